@@ -1,0 +1,51 @@
+//! Every bound of the system, with its reason.
+
+/// Bytes of a name (group, partition group, member): fits a URL, a label and a log line.
+pub const NAME_BYTES_MAX: usize = 253;
+/// Bytes of one request over gRPC or HTTP: an order of magnitude above what coordination needs.
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one member's metadata, keys and values together: it is in every snapshot and every listing.
+pub const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// Members of one group: a listing stays below a few megabytes.
+pub const GROUP_MEMBERS_MAX: u32 = 10_000;
+/// Groups of one partition.
+pub const GROUPS_MAX: usize = 100_000;
+/// Sessions of one partition: one per sidecar that uses it.
+pub const SESSIONS_MAX: usize = 100_000;
+/// Primitives of one cluster: the directory is held by every member.
+pub const PRIMITIVES_MAX: usize = 100_000;
+/// Partition groups of one cluster.
+pub const PARTITION_GROUPS_MAX: usize = 64;
+/// Partitions of one partition group: each costs CPU on every replica.
+pub const PARTITIONS_MAX: u32 = 128;
+/// Members of one cluster.
+pub const CLUSTER_MEMBERS_MAX: usize = 1_000;
+/// Results kept per client (D11).
+pub const RESULTS_PER_CLIENT_MAX: usize = 128;
+/// Clients whose results are kept, per partition (D11).
+pub const CLIENTS_MAX: usize = 10_000;
+/// How long a result is kept, in milliseconds of the partition's logical time (D11).
+pub const RESULT_AGE_MS_MAX: u64 = 600_000;
+/// How far a client's clock may run ahead of the partition's logical time, in milliseconds.
+pub const CLIENT_CLOCK_AHEAD_MS_MAX: u64 = 300_000;
+/// The shortest session time-out.
+pub const SESSION_TTL_MS_MIN: u64 = 1_000;
+/// The default session time-out.
+pub const SESSION_TTL_MS_DEFAULT: u64 = 5_000;
+/// The longest session time-out.
+pub const SESSION_TTL_MS_MAX: u64 = 3_600_000;
+/// The longest release time-out.
+pub const RELEASE_TIMEOUT_MS_MAX: u64 = 3_600_000;
+/// Events that a partition keeps for watches that resume.
+pub const EVENTS_KEPT: usize = 4_096;
+/// Events that may wait for one slow watcher before it is told to resync.
+pub const WATCHER_QUEUE_MAX: usize = 1_024;
+/// Watches of one sidecar.
+pub const WATCHES_MAX: usize = 10_000;
+/// A request's deadline when it states none.
+pub const DEADLINE_MS_DEFAULT: u64 = 5_000;
+/// The longest deadline.
+pub const DEADLINE_MS_MAX: u64 = 60_000;
+
+const _: () = assert!(METADATA_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(SESSION_TTL_MS_MIN <= SESSION_TTL_MS_DEFAULT && SESSION_TTL_MS_DEFAULT <= SESSION_TTL_MS_MAX);

@@ -1,0 +1,226 @@
+//! Deduplication (D11): a request that was applied is answered with what it gave; it is never applied again.
+//!
+//! ```text
+//!  a client's requests, by id (which rises with the client's clock)
+//!      dropped results      │        kept results, at most RESULTS_PER_CLIENT_MAX
+//!  ─────────────────────── floor ───────────────────────────────────────────────────►
+//!         expired                 kept: answered again      not kept: new, applied
+//! ```
+//! The floor is per client. The *horizon* is the partition's: a time of issue up to which a request that is not kept
+//! may have been applied and forgotten, since its result was too old or its client was dropped. Both answer `expired`.
+//!
+//! | what is kept | and what is not |
+//! |---|---|
+//! | what was done, and refusals that stay (`Retry::Never`) | refusals that invite the same request again (`Retry::Later`): nothing was done |
+//! | a view of the group without its members | the members: 128 views of a large group per client would not fit in memory |
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Step, validate};
+use crate::code::{ErrorCode, Rejection, Retry};
+use crate::command::{GroupView, Outcome, Reply};
+use crate::ids::{RequestId, Revision};
+use crate::limits::{CLIENT_CLOCK_AHEAD_MS_MAX, CLIENTS_MAX, RESULT_AGE_MS_MAX, RESULTS_PER_CLIENT_MAX};
+
+/// Clients that are too old may be dropped this many at a time: faster than they come, and never a long pause.
+const CLIENTS_DROPPED_AT_ONCE: usize = 2;
+
+/// What is kept of one client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Client {
+    /// The largest request whose result was dropped; 0: none was.
+    floor: u128,
+    last_use: Revision,
+    results: BTreeMap<u128, Outcome>,
+}
+
+impl Client {
+    /// Drops the result of the smallest request.
+    fn drop_first(&mut self) {
+        if let Some((request, _)) = self.results.pop_first() {
+            self.floor = self.floor.max(request);
+        }
+    }
+
+    /// When the newest of its requests was issued: all that this client ever had applied was issued by then.
+    fn newest_issued_ms(&self) -> u64 {
+        let newest = self.results.last_key_value().map_or(self.floor, |(request, _)| self.floor.max(*request));
+        issued_ms(newest)
+    }
+}
+
+fn issued_ms(request: u128) -> u64 {
+    RequestId { client: 0, request }.issued_ms()
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Apply it, then [`Dedup::keep`] what it gave.
+    New,
+    /// It was applied; this is what it gave.
+    Applied(Outcome),
+    /// It may not be applied.
+    Refused(Rejection),
+}
+
+/// The results of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Dedup {
+    /// 0: nothing was dropped.
+    horizon_ms: u64,
+    clients: BTreeMap<u128, Client>,
+    /// Which client was used at a revision last: the first entry is the one to drop. A snapshot leaves it out.
+    by_use: BTreeMap<Revision, u128>,
+}
+
+impl Dedup {
+    /// From a snapshot.
+    pub(super) fn from_clients(horizon_ms: u64, clients: BTreeMap<u128, Client>) -> Self {
+        let by_use = clients.iter().map(|(id, client)| (client.last_use, *id)).collect();
+        Self { horizon_ms, clients, by_use }
+    }
+
+    pub(super) fn horizon_ms(&self) -> u64 {
+        self.horizon_ms
+    }
+
+    pub(super) fn clients(&self) -> &BTreeMap<u128, Client> {
+        &self.clients
+    }
+
+    /// Whether a request is new. Counts as a use of its client if it is known.
+    pub(super) fn admit(&mut self, request: RequestId, step: &Step) -> Verdict {
+        self.horizon_ms = self.horizon_ms.max(step.now_ms.saturating_sub(RESULT_AGE_MS_MAX));
+        let verdict = self.judge(request, step.now_ms);
+        if self.clients.contains_key(&request.client) && !matches!(verdict, Verdict::Refused(_)) {
+            self.touch(request.client, step.revision);
+        }
+        self.drop_old_clients();
+        verdict
+    }
+
+    fn judge(&self, request: RequestId, now_ms: u64) -> Verdict {
+        let client = self.clients.get(&request.client);
+        if let Some(outcome) = client.and_then(|client| client.results.get(&request.request)) {
+            return Verdict::Applied(outcome.clone());
+        }
+        let issued_ms = request.issued_ms();
+        if issued_ms > now_ms.saturating_add(CLIENT_CLOCK_AHEAD_MS_MAX) {
+            let ahead_ms = issued_ms - now_ms;
+            return Verdict::Refused(validate::invalid(
+                "request_id",
+                format_args!(
+                    "was made {ahead_ms} ms ahead of the partition's time; set the client's clock, at most \
+                     {CLIENT_CLOCK_AHEAD_MS_MAX} ms are allowed"
+                ),
+            ));
+        }
+        let dropped_of_client = client.is_some_and(|client| request.request <= client.floor);
+        let dropped_by_age = self.horizon_ms > 0 && issued_ms <= self.horizon_ms;
+        if dropped_of_client || dropped_by_age {
+            return Verdict::Refused(expired(request, now_ms));
+        }
+        Verdict::New
+    }
+
+    /// Keeps what a new request gave, and drops what is beyond the limits.
+    pub(super) fn keep(&mut self, request: RequestId, step: &Step, outcome: &Outcome) {
+        if outcome.as_ref().is_err_and(|rejection| rejection.code.retry() == Retry::Later) {
+            return;
+        }
+        if !self.clients.contains_key(&request.client) {
+            self.make_room();
+        }
+        self.touch(request.client, step.revision);
+        let horizon_ms = self.horizon_ms;
+        let client = self.clients.get_mut(&request.client).expect("touched just now");
+        client.results.insert(request.request, without_members(outcome));
+        let first_is_old = |client: &Client| {
+            client.results.first_key_value().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms)
+        };
+        while client.results.len() > RESULTS_PER_CLIENT_MAX || (horizon_ms > 0 && first_is_old(client)) {
+            client.drop_first();
+        }
+    }
+
+    /// The client was used now. Makes it if it is not known.
+    fn touch(&mut self, id: u128, revision: Revision) {
+        let client = self.clients.entry(id).or_default();
+        self.by_use.remove(&client.last_use);
+        client.last_use = revision;
+        self.by_use.insert(revision, id);
+    }
+
+    /// Room for one more client: the one that was not used for longest goes, and the horizon rises past all that it
+    /// asked.
+    fn make_room(&mut self) {
+        while self.clients.len() >= CLIENTS_MAX {
+            let Some(client) = self.drop_least_used() else { return };
+            self.horizon_ms = self.horizon_ms.max(client.newest_issued_ms()).max(1);
+        }
+    }
+
+    /// Drops clients that the horizon has passed: whatever they repeat is expired anyway.
+    fn drop_old_clients(&mut self) {
+        for _ in 0..CLIENTS_DROPPED_AT_ONCE {
+            let least_used = self.by_use.first_key_value().and_then(|(_, id)| self.clients.get(id));
+            if least_used.is_none_or(|client| self.horizon_ms == 0 || client.newest_issued_ms() > self.horizon_ms) {
+                return;
+            }
+            self.drop_least_used();
+        }
+    }
+
+    fn drop_least_used(&mut self) -> Option<Client> {
+        let (_, id) = self.by_use.pop_first()?;
+        self.clients.remove(&id)
+    }
+}
+
+fn expired(request: RequestId, now_ms: u64) -> Rejection {
+    let age_ms = now_ms.saturating_sub(request.issued_ms());
+    Rejection::new(
+        ErrorCode::Expired,
+        format!(
+            "request_id: was made {age_ms} ms ago; whether it was applied then is no longer known, and it was not applied \
+             now: read the state, then send a new request ({RESULTS_PER_CLIENT_MAX} results per client are kept, for \
+             {RESULT_AGE_MS_MAX} ms)"
+        ),
+    )
+}
+
+/// What is kept of an outcome: everything but members of groups, other than the one that joined, without its metadata.
+fn without_members(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Ok(Reply::Joined(joined)) => {
+            let (id, view) = joined.as_ref();
+            let mut kept = bare(view);
+            kept.members.extend(view.members.iter().find(|member| member.id == *id).cloned().map(|mut member| {
+                member.metadata.clear();
+                member
+            }));
+            Ok(Reply::Joined(Box::new((*id, kept))))
+        }
+        Ok(Reply::Group(view)) => Ok(Reply::Group(Box::new(bare(view)))),
+        Ok(Reply::Done | Reply::Session(_) | Reply::PartitionGroup(_)) | Err(_) => outcome.clone(),
+    }
+}
+
+/// A view with no member in it. Copies no member on the way: there may be thousands.
+fn bare(view: &GroupView) -> GroupView {
+    let GroupView { name, term, leader, releasing, members: _, config, config_revision, revision, last_event } = view;
+    GroupView {
+        name: name.clone(),
+        term: *term,
+        leader: *leader,
+        releasing: *releasing,
+        members: Vec::new(),
+        config: *config,
+        config_revision: *config_revision,
+        revision: *revision,
+        last_event: *last_event,
+    }
+}

@@ -1,0 +1,321 @@
+//! The replicated state machine of one partition.
+//!
+//! Every replica applies the same entries in the same order and so holds the same state, down to the bytes of its
+//! snapshot. Nothing here reads a clock, draws a number or does I/O: time is the leader's stamp on the entry, identity
+//! is the entry's place in the log.
+//!
+//! ```text
+//!   entry ──► apply ──► dedup ── a request that was applied before (D11) ──► its outcome again, no events
+//!                         │
+//!                         ├─► sessions ── a session ends ──┐
+//!                         ├─► group ◄──────────────────────┘ members of ended sessions leave
+//!                         │     └─► election ── terms, leaders, releases
+//!                         └─► directory   only in the management group
+//! ```
+//!
+//! | what | is | so that |
+//! |---|---|---|
+//! | session id, member id | the revision that made it | it is never used again, and order of ids is order of joining |
+//! | term | the group's last + 1; the first starts above all of deleted groups and partitions | it only rises for the life of the name (D4) |
+//! | event id | revision and number within it | a watch can resume, and all see one order (S34) |
+//! | logical time | the largest stamp so far | a clock that steps back changes nothing |
+//!
+//! What one entry changes in a group is announced in this order: who came or went, `Vacated`, `Term`, `Elected`; a term
+//! is always announced before its leader (S31), and never without one (S32). When several members go at once, all of
+//! them go before the successor is elected, so nobody who is about to go is elected.
+//!
+//! A command that is refused changes nothing but the record of its request. A membership always hangs on a live
+//! session: it is removed in the same entry as the session.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::code::{ErrorCode, Rejection};
+use crate::command::{
+    Answer, Command, Envelope, Event, EventKind, GroupView, MemberRecord, Outcome, PartitionGroupRecord,
+    PrimitiveAddress, Query, Reply,
+};
+use crate::ids::{EventId, GroupName, MemberName, PartitionGroupName, Revision, SessionId, Term};
+
+mod sessions;
+
+mod dedup;
+
+mod group;
+
+mod election;
+
+mod directory;
+
+mod snapshot;
+
+pub mod validate;
+
+#[cfg(test)]
+mod tests;
+
+use dedup::{Dedup, Verdict};
+use group::Group;
+use sessions::Sessions;
+
+/// The newest version of the machine's behaviour that this program knows.
+pub const MACHINE_VERSION: u32 = 1;
+
+/// How many bits of a term count the elections of one generation of a partition; the bits above hold the generation
+/// (D4).
+pub const TERM_BITS: u32 = 40;
+
+/// Generations are below this: what is left of 64 bits beside [`TERM_BITS`].
+pub const GENERATIONS_MAX: u64 = 1 << (64 - TERM_BITS);
+
+/// The directory: state of the management group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Directory {
+    /// Members by name.
+    pub members: BTreeMap<MemberName, MemberRecord>,
+    /// Partition groups by name.
+    pub partition_groups: BTreeMap<PartitionGroupName, PartitionGroupRecord>,
+    /// Primitives, with the revision of their first use.
+    pub primitives: BTreeMap<PrimitiveAddress, Revision>,
+    /// How many partition groups were ever deleted.
+    pub deleted_partition_groups: u64,
+}
+
+/// What a session is, for the leader that times it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// Which.
+    pub id: SessionId,
+    /// The sidecar.
+    pub member: MemberName,
+    /// Its run.
+    pub incarnation: u64,
+    /// The time-out.
+    pub ttl_ms: u64,
+}
+
+/// A release that the leader of the partition must time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingRelease {
+    /// The group.
+    pub group: GroupName,
+    /// The term that is to end.
+    pub term: Term,
+    /// How long the leader may take.
+    pub timeout_ms: u64,
+}
+
+/// What applying one entry gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// For the one who asked.
+    pub outcome: Outcome,
+    /// For watchers, in order.
+    pub events: Vec<Event>,
+}
+
+/// What a partition is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Role {
+    /// It holds the directory, and no primitives.
+    Management,
+    /// It holds primitives, and no directory.
+    Primitives,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    role: Role,
+    revision: Revision,
+    now_ms: u64,
+    sessions: Sessions,
+    groups: BTreeMap<GroupName, Group>,
+    /// At least the last term of every group that was deleted, and of every partition that had this one's name before.
+    term_floor: Term,
+    dedup: Dedup,
+    directory: Directory,
+}
+
+/// One entry while it is applied.
+#[derive(Debug)]
+struct Step {
+    revision: Revision,
+    now_ms: u64,
+    events: Vec<Event>,
+}
+
+impl Step {
+    /// Announces a change of `group`.
+    fn emit(&mut self, group: &mut Group, kind: EventKind) {
+        let ordinal = u32::try_from(self.events.len()).expect("members of a group are far fewer than 2^32");
+        group.last_event = EventId { revision: self.revision, ordinal };
+        self.events.push(Event { id: group.last_event, group: group.name.clone(), kind });
+    }
+}
+
+impl Machine {
+    /// The state of a partition that has no entry yet. `generation` is the partition group's
+    /// ([`PartitionGroupRecord::generation`]): all terms of this partition are above `generation << TERM_BITS`.
+    ///
+    /// # Panics
+    /// If `generation` is not below [`GENERATIONS_MAX`]; the directory hands out none that is not.
+    pub fn new(generation: u64) -> Self {
+        assert!(generation < GENERATIONS_MAX, "generation {generation} leaves no room for terms");
+        Self::empty(Role::Primitives, Term(generation << TERM_BITS))
+    }
+
+    /// The state of the management group's partition that has no entry yet. It takes sessions and directory commands;
+    /// commands of groups are refused.
+    pub fn management() -> Self {
+        Self::empty(Role::Management, Term(0))
+    }
+
+    fn empty(role: Role, term_floor: Term) -> Self {
+        Self {
+            role,
+            revision: Revision(0),
+            now_ms: 0,
+            sessions: Sessions::default(),
+            groups: BTreeMap::new(),
+            term_floor,
+            dedup: Dedup::default(),
+            directory: Directory::default(),
+        }
+    }
+
+    /// Applies one entry. `revision` is its log index, `ts_ms` the leader's stamp; logical time is the maximum of
+    /// stamps.
+    ///
+    /// A request that was applied before gives its outcome again, without events. Where that outcome holds a view of
+    /// the group, the view is of now (see [`GroupView::revision`]): what was done is never done again, what is shown is
+    /// fresh.
+    ///
+    /// # Panics
+    /// If `revision` is not above that of the entry before: an entry that is applied twice would make replicas differ.
+    pub fn apply(&mut self, revision: Revision, ts_ms: u64, envelope: &Envelope) -> Applied {
+        assert!(revision > self.revision, "entry {revision} comes after entry {}", self.revision);
+        self.revision = revision;
+        self.now_ms = self.now_ms.max(ts_ms);
+        let mut step = Step { revision, now_ms: self.now_ms, events: Vec::new() };
+        let outcome = match envelope.request {
+            None => self.execute(&mut step, &envelope.command),
+            Some(request) => match self.dedup.admit(request, &step) {
+                Verdict::Refused(rejection) => Err(rejection),
+                Verdict::Applied(outcome) => self.refresh(outcome),
+                Verdict::New => {
+                    let outcome = self.execute(&mut step, &envelope.command);
+                    self.dedup.keep(request, &step, &outcome);
+                    outcome
+                }
+            },
+        };
+        debug_assert!(outcome.is_ok() || step.events.is_empty(), "what is refused changes nothing");
+        Applied { outcome, events: step.events }
+    }
+
+    fn execute(&mut self, step: &mut Step, command: &Command) -> Outcome {
+        match command {
+            Command::OpenSession { member, incarnation, ttl_ms } => {
+                self.open_session(step, member, *incarnation, *ttl_ms)
+            }
+            Command::CloseSession(session) => self.close_session(step, *session),
+            Command::ExpireSessions(sessions) => self.expire_sessions(step, sessions),
+            Command::Group { name, op } => self.change_group(step, name, op),
+            Command::Directory(op) => self.change_directory(step, op),
+        }
+    }
+
+    /// Answers a query from what is applied.
+    ///
+    /// # Errors
+    /// `group_unknown`; `invalid_argument` for the directory outside the management group, and for groups in it.
+    pub fn query(&self, query: &Query) -> Result<Answer, Rejection> {
+        match query {
+            Query::Group(name) => {
+                self.check_groups_live_here()?;
+                validate::name("group", name.as_str())?;
+                let view = self.group(name).ok_or_else(|| group::unknown(name))?;
+                Ok(Answer::Group(Box::new(view)))
+            }
+            Query::Groups => {
+                self.check_groups_live_here()?;
+                Ok(Answer::Groups(self.groups.values().map(|group| group.view(self.revision)).collect()))
+            }
+            Query::Directory => {
+                self.check_directory_lives_here()?;
+                Ok(Answer::Directory(Box::new(self.directory.clone())))
+            }
+        }
+    }
+
+    /// One group as it is now; `None` if there is none of this name.
+    pub fn group(&self, name: &GroupName) -> Option<GroupView> {
+        self.groups.get(name).map(|group| group.view(self.revision))
+    }
+
+    /// Live sessions, for the leader's timers. In the order of their ids.
+    pub fn sessions(&self) -> Vec<SessionView> {
+        self.sessions.views()
+    }
+
+    /// Releases that are pending, for the leader's timers. In the order of the groups' names.
+    pub fn pending_releases(&self) -> Vec<PendingRelease> {
+        self.groups.values().filter_map(Group::pending_release).collect()
+    }
+
+    /// The directory (empty outside the management group).
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// The revision of the last entry that was applied; 0 before the first.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Logical time: the largest stamp of the entries applied, in Unix milliseconds; 0 before the first.
+    pub fn logical_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    fn check_groups_live_here(&self) -> Result<(), Rejection> {
+        match self.role {
+            Role::Primitives => Ok(()),
+            Role::Management => Err(Rejection::new(
+                ErrorCode::InvalidArgument,
+                "partition_group: the name `system` is reserved: the management group holds no groups; name another \
+                 partition group",
+            )),
+        }
+    }
+
+    fn check_directory_lives_here(&self) -> Result<(), Rejection> {
+        match self.role {
+            Role::Management => Ok(()),
+            Role::Primitives => Err(Rejection::new(
+                ErrorCode::InvalidArgument,
+                "partition: the directory is in the management group only; send this to partition `system/1`",
+            )),
+        }
+    }
+
+    /// The outcome of a request that was applied before, with a view of the group as it is now.
+    fn refresh(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Ok(Reply::Joined(joined)) => {
+                let (member, as_of_then) = *joined;
+                // A member that is gone is shown as of its join, so that the caller finds itself and then sees that it
+                // left.
+                let now = self.group(&as_of_then.name).filter(|view| view.members.iter().any(|m| m.id == member));
+                Ok(Reply::Joined(Box::new((member, now.unwrap_or(as_of_then)))))
+            }
+            Ok(Reply::Group(as_of_then)) => {
+                let now = self.group(&as_of_then.name);
+                Ok(Reply::Group(now.map_or(as_of_then, Box::new)))
+            }
+            Ok(Reply::Done | Reply::Session(_) | Reply::PartitionGroup(_)) | Err(_) => outcome,
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Sessions: a sidecar's lease on this partition. Keep-alives never enter the log; the leader times sessions in memory
+//! and proposes their end. What a session carries ends with it, in the same entry.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Machine, SessionView, Step, validate};
+use crate::code::{ErrorCode, Rejection};
+use crate::command::{LeaveReason, Outcome, Reply};
+use crate::ids::{GroupName, MemberId, MemberName, SessionId};
+use crate::limits::SESSIONS_MAX;
+
+/// A live session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Session {
+    pub(super) member: MemberName,
+    incarnation: u64,
+    ttl_ms: u64,
+}
+
+/// All live sessions, with two indexes that a snapshot leaves out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sessions {
+    live: BTreeMap<SessionId, Session>,
+    /// A member has at most one session.
+    by_member: BTreeMap<MemberName, SessionId>,
+    /// Which members of which groups hang on a session.
+    held: BTreeSet<(SessionId, GroupName, MemberId)>,
+}
+
+impl Sessions {
+    /// From a snapshot; memberships are added with [`Sessions::hold`]. `None` if two sessions are of one member.
+    pub(super) fn from_live(live: BTreeMap<SessionId, Session>) -> Option<Self> {
+        let by_member: BTreeMap<_, _> = live.iter().map(|(id, session)| (session.member.clone(), *id)).collect();
+        (by_member.len() == live.len()).then_some(Self { live, by_member, held: BTreeSet::new() })
+    }
+
+    pub(super) fn live(&self) -> &BTreeMap<SessionId, Session> {
+        &self.live
+    }
+
+    pub(super) fn views(&self) -> Vec<SessionView> {
+        let view = |(id, session): (&SessionId, &Session)| {
+            let Session { member, incarnation, ttl_ms } = session.clone();
+            SessionView { id: *id, member, incarnation, ttl_ms }
+        };
+        self.live.iter().map(view).collect()
+    }
+
+    /// The session, or `session_unknown`.
+    pub(super) fn get(&self, id: SessionId) -> Result<&Session, Rejection> {
+        self.live.get(&id).ok_or_else(|| {
+            Rejection::new(
+                ErrorCode::SessionUnknown,
+                format!(
+                    "session {id} ended, or never was; what it held is released: open a new session and join again"
+                ),
+            )
+        })
+    }
+
+    /// A member of a group hangs on this session from now on.
+    pub(super) fn hold(&mut self, id: SessionId, group: &GroupName, member: MemberId) {
+        debug_assert!(self.live.contains_key(&id), "a membership hangs on a live session");
+        self.held.insert((id, group.clone(), member));
+    }
+
+    /// A member is gone from a group.
+    pub(super) fn drop_held(&mut self, id: SessionId, group: &GroupName, member: MemberId) {
+        self.held.remove(&(id, group.clone(), member));
+    }
+
+    fn insert(&mut self, id: SessionId, session: Session) {
+        self.by_member.insert(session.member.clone(), id);
+        self.live.insert(id, session);
+    }
+
+    /// Removes a session; gives what hung on it.
+    fn remove(&mut self, id: SessionId) -> Vec<(GroupName, MemberId)> {
+        let Some(session) = self.live.remove(&id) else { return Vec::new() };
+        self.by_member.remove(&session.member);
+        let first = (id, GroupName::default(), MemberId(0));
+        let held: Vec<_> = self.held.range(first..).take_while(|(of, _, _)| *of == id).cloned().collect();
+        for key in &held {
+            self.held.remove(key);
+        }
+        held.into_iter().map(|(_, group, member)| (group, member)).collect()
+    }
+}
+
+impl Machine {
+    pub(super) fn open_session(
+        &mut self,
+        step: &mut Step,
+        member: &MemberName,
+        incarnation: u64,
+        ttl_ms: u64,
+    ) -> Outcome {
+        validate::name("member", member.as_str())?;
+        validate::ttl_ms(ttl_ms)?;
+        if let Some(id) = self.sessions.by_member.get(member).copied() {
+            let session = self.sessions.live.get_mut(&id).expect("the index names live sessions only");
+            if session.incarnation == incarnation {
+                session.ttl_ms = ttl_ms;
+                return Ok(Reply::Session(id));
+            }
+            // The process that held it is gone: a data directory is locked, so two runs never overlap.
+            self.end_sessions(step, [id], LeaveReason::SessionClosed);
+        } else if self.sessions.live.len() >= SESSIONS_MAX {
+            return Err(Rejection::new(
+                ErrorCode::LimitReached,
+                format!("the partition has {SESSIONS_MAX} sessions, which is the limit; try again when one has ended"),
+            ));
+        }
+        let id = SessionId(step.revision.0);
+        self.sessions.insert(id, Session { member: member.clone(), incarnation, ttl_ms });
+        Ok(Reply::Session(id))
+    }
+
+    /// Closing what is closed already is no error: the caller has what it wants.
+    pub(super) fn close_session(&mut self, step: &mut Step, session: SessionId) -> Outcome {
+        self.end_sessions(step, [session], LeaveReason::SessionClosed);
+        Ok(Reply::Done)
+    }
+
+    pub(super) fn expire_sessions(&mut self, step: &mut Step, sessions: &[SessionId]) -> Outcome {
+        self.end_sessions(step, sessions.iter().copied(), LeaveReason::SessionExpired);
+        Ok(Reply::Done)
+    }
+
+    /// Ends sessions, and the memberships on them: first all that hang on any of them, then one election per group.
+    fn end_sessions(&mut self, step: &mut Step, sessions: impl IntoIterator<Item = SessionId>, reason: LeaveReason) {
+        let mut leaving: BTreeMap<GroupName, BTreeSet<MemberId>> = BTreeMap::new();
+        for (group, member) in sessions.into_iter().flat_map(|id| self.sessions.remove(id)) {
+            leaving.entry(group).or_default().insert(member);
+        }
+        for (name, members) in leaving {
+            let group = self.groups.get_mut(&name).expect("memberships are of groups that exist");
+            group.remove(step, &members, reason);
+        }
+    }
+}

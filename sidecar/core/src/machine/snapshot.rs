@@ -1,0 +1,94 @@
+//! The machine as bytes, and back.
+//!
+//! Replicas at the same revision give the same bytes: everything is in the order of `BTreeMap`s, and what can be
+//! derived (indexes) is left out and made again. The first byte is the version of this form.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::dedup::{Client, Dedup};
+use super::group::Group;
+use super::sessions::{Session, Sessions};
+use super::{Directory, Machine, Role};
+use crate::command::Error;
+use crate::ids::{GroupName, Revision, SessionId, Term};
+
+/// The version of this form that this program writes.
+const SNAPSHOT_VERSION: u8 = 1;
+
+const WHAT: &str = "machine snapshot";
+
+/// What is written; the order of the fields is the form.
+#[derive(Serialize, Deserialize)]
+struct Image<'a> {
+    role: Role,
+    revision: Revision,
+    now_ms: u64,
+    term_floor: Term,
+    sessions: Cow<'a, BTreeMap<SessionId, Session>>,
+    groups: Cow<'a, BTreeMap<GroupName, Group>>,
+    horizon_ms: u64,
+    clients: Cow<'a, BTreeMap<u128, Client>>,
+    directory: Cow<'a, Directory>,
+}
+
+impl Machine {
+    /// The whole state as bytes, the same on every replica at the same revision.
+    pub fn snapshot(&self) -> Vec<u8> {
+        let Self { role, revision, now_ms, sessions, groups, term_floor, dedup, directory } = self;
+        let image = Image {
+            role: *role,
+            revision: *revision,
+            now_ms: *now_ms,
+            term_floor: *term_floor,
+            sessions: Cow::Borrowed(sessions.live()),
+            groups: Cow::Borrowed(groups),
+            horizon_ms: dedup.horizon_ms(),
+            clients: Cow::Borrowed(dedup.clients()),
+            directory: Cow::Borrowed(directory),
+        };
+        postcard::to_extend(&image, vec![SNAPSHOT_VERSION]).expect("the state has no unencodable parts")
+    }
+
+    /// The state that [`Machine::snapshot`] gave.
+    ///
+    /// # Errors
+    /// `Empty` and `Version` as they say; `Decode` if the bytes are not a whole snapshot, or one that contradicts itself.
+    pub fn restore(bytes: &[u8]) -> Result<Self, Error> {
+        let (version, rest) = bytes.split_first().ok_or(Error::Empty { what: WHAT })?;
+        if *version != SNAPSHOT_VERSION {
+            return Err(Error::Version { what: WHAT, version: *version, known: SNAPSHOT_VERSION });
+        }
+        let (image, rest) =
+            postcard::take_from_bytes::<Image<'_>>(rest).map_err(|source| Error::Decode { what: WHAT, source })?;
+        let machine = if rest.is_empty() { from_image(image) } else { None };
+        machine.ok_or(Error::Decode { what: WHAT, source: postcard::Error::DeserializeBadEncoding })
+    }
+}
+
+/// Makes the indexes again. `None` if a membership hangs on no session, or a leader is no member.
+fn from_image(image: Image<'_>) -> Option<Machine> {
+    let Image { role, revision, now_ms, term_floor, sessions, groups, horizon_ms, clients, directory } = image;
+    let mut sessions = Sessions::from_live(sessions.into_owned())?;
+    for (name, group) in groups.iter() {
+        if group.leader.is_some_and(|leader| !group.members.contains_key(&leader)) {
+            return None;
+        }
+        for (id, member) in &group.members {
+            sessions.get(member.view.session).ok()?;
+            sessions.hold(member.view.session, name, *id);
+        }
+    }
+    Some(Machine {
+        role,
+        revision,
+        now_ms,
+        sessions,
+        groups: groups.into_owned(),
+        term_floor,
+        dedup: Dedup::from_clients(horizon_ms, clients.into_owned()),
+        directory: directory.into_owned(),
+    })
+}

@@ -1,0 +1,123 @@
+//! Sessions and what hangs on them.
+
+use super::*;
+
+fn expire(sessions: &[SessionId]) -> Command {
+    Command::ExpireSessions(sessions.to_vec())
+}
+
+#[test]
+fn a_session_is_the_revision_that_opened_it() {
+    let mut partition = Partition::new();
+    partition.ok(create("g"));
+    let id = partition.session("pod-1");
+    assert_eq!(id, SessionId(2));
+    let view = SessionView { id, member: "pod-1".into(), incarnation: 1, ttl_ms: 5_000 };
+    assert_eq!(partition.machine.sessions(), [view]);
+}
+
+#[test]
+fn opening_again_in_the_same_run_gives_the_same_session() {
+    let mut partition = Partition::new();
+    let id = partition.session("pod-1");
+    let member = partition.join("g", id);
+    let longer = Command::OpenSession { member: "pod-1".into(), incarnation: 1, ttl_ms: 60_000 };
+    assert_eq!(session_of(&partition.ok(longer)), id);
+    assert_eq!(partition.machine.sessions()[0].ttl_ms, 60_000);
+    assert_eq!(partition.leader("g").1, Some(member), "nothing that it held is released");
+}
+
+#[test]
+fn a_new_run_of_a_sidecar_ends_the_session_of_the_earlier_one() {
+    let mut partition = Partition::new();
+    let session = partition.session("pod-1");
+    let member = partition.join("g", session);
+    let events = partition.events(open("pod-1", 2));
+    assert_eq!(events[0], EventKind::Left { member, reason: LeaveReason::SessionClosed });
+    assert_eq!(partition.machine.sessions().len(), 1);
+    assert_eq!(partition.refused(join("g", session)).code, ErrorCode::SessionUnknown);
+}
+
+#[test]
+fn s8_s11_s12_members_of_an_expired_session_are_removed_and_announced() {
+    let mut partition = Partition::new();
+    let (lost, kept) = (partition.session("pod-1"), partition.session("pod-2"));
+    let (a, b) = (partition.join("g", lost), partition.join("g", kept));
+    let events = partition.events(expire(&[lost]));
+    assert_eq!(
+        events,
+        [
+            EventKind::Left { member: a, reason: LeaveReason::SessionExpired },
+            EventKind::Vacated { term: Term(1), leader: a },
+            EventKind::Term(Term(2)),
+            EventKind::Elected { term: Term(2), leader: b },
+        ]
+    );
+}
+
+#[test]
+fn s22_nobody_whose_session_expires_in_the_same_entry_is_elected() {
+    let mut partition = Partition::new();
+    let sessions = ["pod-1", "pod-2", "pod-3"].map(|pod| partition.session(pod));
+    let [a, b, c] = sessions.map(|session| partition.join("g", session));
+    let events = partition.events(expire(&sessions[..2]));
+    let left = |member| EventKind::Left { member, reason: LeaveReason::SessionExpired };
+    assert_eq!(events[..2], [left(a), left(b)]);
+    assert_eq!(partition.leader("g"), (Term(2), Some(c)), "one election for both");
+}
+
+#[test]
+fn a_session_that_ends_releases_its_members_in_every_group() {
+    let mut partition = Partition::new();
+    let session = partition.session("pod-1");
+    for group in ["a", "b", "c"] {
+        partition.join(group, session);
+    }
+    let applied = partition.send(Command::CloseSession(session));
+    let groups: Vec<_> = applied.events.iter().map(|event| event.group.as_str()).collect();
+    assert_eq!(groups, ["a", "a", "b", "b", "c", "c"]);
+    assert_eq!(partition.machine.sessions(), []);
+}
+
+#[test]
+fn s38_ending_a_session_that_ended_already_does_nothing() {
+    let mut partition = Partition::new();
+    let session = partition.session("pod-1");
+    for end in [Command::CloseSession(session), Command::CloseSession(session), expire(&[session, SessionId(99)])] {
+        assert_eq!(partition.events(end), []);
+    }
+    let next = partition.session("pod-1");
+    assert_ne!(next, session, "ids are never used again");
+}
+
+#[test]
+fn s7_a_member_that_left_does_not_leave_again_with_its_session() {
+    let mut partition = Partition::new();
+    let session = partition.session("pod-1");
+    let id = partition.join("g", session);
+    partition.ok(leave("g", id));
+    assert_eq!(partition.events(Command::CloseSession(session)), []);
+}
+
+#[test]
+fn the_management_group_takes_sessions() {
+    let mut partition = Partition::management();
+    partition.session("pod-1");
+    assert_eq!(partition.machine.sessions().len(), 1);
+}
+
+#[test]
+fn sessions_out_of_bounds_are_refused_with_the_field() {
+    let mut partition = Partition::new();
+    let with = |member: &str, ttl_ms| Command::OpenSession { member: member.into(), incarnation: 1, ttl_ms };
+    for (command, expected) in [
+        (with("", 5_000), "member: is empty"),
+        (with("a/b", 5_000), "member: contains `/`"),
+        (with("a", 999), "ttl_ms: is 999; choose 1000 to 3600000"),
+        (with("a", 3_600_001), "ttl_ms: is 3600001"),
+    ] {
+        let rejection = partition.refused(command);
+        assert_eq!(rejection.code, ErrorCode::InvalidArgument);
+        assert!(rejection.message.starts_with(expected), "{rejection}");
+    }
+}

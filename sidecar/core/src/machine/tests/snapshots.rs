@@ -1,0 +1,67 @@
+//! The machine as bytes.
+
+use super::*;
+use crate::command::Error;
+
+/// A machine with something of everything.
+fn busy() -> Partition {
+    let mut partition = Partition::with(Machine::new(2));
+    let sessions = ["pod-1", "pod-2"].map(|pod| partition.session(pod));
+    for (number, session) in (0_u64..).zip(sessions) {
+        let envelope = Envelope { request: Some(request(1, 1_000, number)), command: join("g", session) };
+        partition.apply(&envelope).outcome.unwrap();
+    }
+    partition.ok(step_down("g"));
+    partition.join("h", sessions[0]);
+    partition.ok(op("h", GroupOp::Delete));
+    partition
+}
+
+#[test]
+fn a_machine_is_the_same_after_its_snapshot_was_restored() {
+    for machine in [busy().machine, Machine::new(0), Machine::management()] {
+        let bytes = machine.snapshot();
+        let restored = Machine::restore(&bytes).unwrap();
+        assert_eq!(restored, machine);
+        assert_eq!(restored.snapshot(), bytes);
+    }
+}
+
+#[test]
+fn d4_terms_of_deleted_groups_are_remembered_by_the_snapshot() {
+    let mut partition = Partition::with(Machine::restore(&busy().machine.snapshot()).unwrap());
+    let session = partition.session("pod-3");
+    partition.join("h", session);
+    assert_eq!(partition.leader("h").0, Term((2 << TERM_BITS) + 2));
+}
+
+#[test]
+fn d11_results_are_remembered_by_the_snapshot() {
+    let mut machine = Machine::restore(&busy().machine.snapshot()).unwrap();
+    let session = machine.sessions()[0].id;
+    let before = machine.group(&"g".into()).unwrap().members;
+    let envelope = Envelope { request: Some(request(1, 1_000, 0)), command: join("g", session) };
+    let applied = machine.apply(Revision(100), 1_000, &envelope);
+    assert!(applied.outcome.is_ok() && applied.events.is_empty());
+    assert_eq!(machine.group(&"g".into()).unwrap().members, before);
+}
+
+#[test]
+fn damaged_snapshots_are_refused() {
+    let bytes = busy().machine.snapshot();
+    assert!(matches!(Machine::restore(&[]), Err(Error::Empty { .. })));
+    let newer = [&[99][..], &bytes[1..]].concat();
+    assert!(matches!(Machine::restore(&newer), Err(Error::Version { version: 99, known: 1, .. })));
+    for wrong in [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
+        assert!(matches!(Machine::restore(wrong), Err(Error::Decode { .. })));
+    }
+}
+
+#[test]
+#[should_panic(expected = "entry 5 comes after entry 5")]
+fn an_entry_is_applied_once() {
+    let mut machine = Machine::new(0);
+    let envelope = Envelope { request: None, command: create("g") };
+    machine.apply(Revision(5), 0, &envelope);
+    machine.apply(Revision(5), 0, &envelope);
+}
