@@ -1,0 +1,278 @@
+//! What the handles and the writer share.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use coterie_env::Disk;
+use tokio::sync::{Notify, watch};
+
+use super::format::Change;
+use super::segment::{Location, Segment};
+use super::state::{Found, Op, Phase, State};
+use super::{Done, completion};
+use crate::limits;
+
+/// The state, and the ways to wait for its changes.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    pub(super) disk: Arc<dyn Disk>,
+    /// The folder of the segments.
+    pub(super) folder: PathBuf,
+    pub(super) segment_bytes: u64,
+    queue_bytes_max: usize,
+    /// Wakes the writer.
+    pub(super) work: Notify,
+    stage: watch::Sender<Stage>,
+}
+
+/// The writer's life, for those who wait for its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    Failed(Arc<str>),
+    Ended,
+}
+
+impl Shared {
+    pub(super) fn new(
+        state: State,
+        disk: Arc<dyn Disk>,
+        folder: PathBuf,
+        segment_bytes: u64,
+        queue_bytes_max: usize,
+    ) -> Self {
+        Shared {
+            state: Mutex::new(state),
+            disk,
+            folder,
+            segment_bytes,
+            queue_bytes_max,
+            work: Notify::new(),
+            stage: watch::Sender::new(Stage::Running),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an append of this many bytes may be queued. Returns the lock, so that it stays true.
+    pub(super) fn admit(&self, bytes: usize) -> io::Result<MutexGuard<'_, State>> {
+        let mut state = self.open()?;
+        if bytes > limits::APPEND_BYTES_MAX {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("an append of {bytes} bytes is too large"),
+            ));
+        }
+        if state.queued_bytes > 0 && state.queued_bytes + bytes > self.queue_bytes_max {
+            let sentence = format!("{} bytes wait for the log's disk already", state.queued_bytes);
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, sentence));
+        }
+        let reserve = self.segment_bytes * limits::RESERVE_SEGMENTS + (state.queued_bytes + bytes) as u64;
+        let is_enough = |state: &State| state.free_bytes.is_some_and(|free| free >= reserve);
+        // Asked once per flush, more often only when much is appended at once or the disk was full.
+        let is_fresh = !state.queue.is_empty() && state.appended_since_look < limits::APPENDED_PER_SPACE_CHECK;
+        if !(is_fresh && is_enough(&state)) {
+            drop(state);
+            let free = self.disk.free_bytes(&self.folder).map_err(|error| self.fail("ask for free disk", &error))?;
+            state = self.open()?;
+            state.free_bytes = Some(free);
+            state.appended_since_look = 0;
+        }
+        if !is_enough(&state) {
+            let free = state.free_bytes.unwrap_or(0);
+            let sentence = format!("the log's disk has {free} bytes left, and {reserve} must be");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, sentence));
+        }
+        Ok(state)
+    }
+
+    pub(super) fn append(&self, key: &Arc<str>, entries: Vec<(u64, Bytes)>, done: Done) {
+        let change = Change::Entries(entries);
+        let bytes = change.encoded_len(key);
+        let refused = match self.admit(bytes) {
+            Ok(mut state) => match state.check_append(key, &change) {
+                Ok(()) => {
+                    state.appended_since_look += bytes as u64;
+                    state.enqueue(key, change, Some(done));
+                    drop(state);
+                    self.work.notify_one();
+                    return;
+                }
+                Err(sentence) => io::Error::new(io::ErrorKind::InvalidInput, sentence),
+            },
+            Err(error) => error,
+        };
+        done(Err(refused));
+    }
+
+    /// Queues a change and waits for its flush.
+    pub(super) async fn change(&self, key: &Arc<str>, change: Change) -> io::Result<()> {
+        let (done, flushed) = completion();
+        self.open()?.enqueue(key, change, Some(done));
+        self.work.notify_one();
+        match flushed.await {
+            Ok(result) => result,
+            Err(_) => Err(io::Error::other("the log's writer has ended")),
+        }
+    }
+
+    pub(super) fn ride(&self, key: &Arc<str>, committed: Bytes) {
+        // A commit position is a hint; a log that takes nothing more needs no hint.
+        let Ok(mut state) = self.open() else { return };
+        state.ride(key, committed);
+        if state.queue.len() > limits::RIDERS_MAX {
+            drop(state);
+            self.work.notify_one();
+        }
+    }
+
+    pub(super) fn read(&self, key: &Arc<str>, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<(u64, Bytes)>> {
+        let (found, segments) = {
+            let state = self.lock();
+            if let Phase::Failed(kind, sentence) = &state.phase {
+                return Err(io::Error::new(*kind, sentence.to_string()));
+            }
+            let Some(partition) = state.partitions.get(key) else { return Ok(Vec::new()) };
+            let found = partition.find(start, end, bytes_max);
+            // Held, so that a segment that is removed now stays readable.
+            let mut segments: Vec<Arc<Segment>> = Vec::new();
+            for (_, entry) in &found {
+                if let Found::At(at) = entry
+                    && segments.last().is_none_or(|last| last.seq != at.segment)
+                {
+                    segments.push(state.segments[&at.segment].clone());
+                }
+            }
+            (found, segments)
+        };
+        read_found(found, segments).map_err(|error| self.fail("read an entry", &error))
+    }
+
+    fn open(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.lock();
+        match &state.phase {
+            Phase::Open => Ok(state),
+            Phase::Closing => Err(io::Error::other("the log is closed")),
+            Phase::Failed(kind, sentence) => Err(io::Error::new(*kind, sentence.to_string())),
+        }
+    }
+
+    /// Ends the log for good; the first failure is the one that is told. Everything queued fails.
+    pub(super) fn fail(&self, step: &str, error: &io::Error) -> io::Error {
+        let sentence: Arc<str> = format!("the log has failed: {step}: {error}").into();
+        let (kind, sentence, queued) = {
+            let mut state = self.lock();
+            if let Phase::Failed(kind, sentence) = &state.phase {
+                (*kind, sentence.clone(), Vec::new())
+            } else {
+                tracing::error!(folder = %self.folder.display(), %error, step, "the log has failed");
+                state.phase = Phase::Failed(error.kind(), sentence.clone());
+                let queued = state.take(usize::MAX);
+                (error.kind(), sentence, queued)
+            }
+        };
+        self.stage.send_if_modified(|stage| {
+            let is_first = *stage == Stage::Running;
+            if is_first {
+                *stage = Stage::Failed(sentence.clone());
+            }
+            is_first
+        });
+        self.work.notify_one();
+        complete(queued, &Err(io::Error::new(kind, sentence.to_string())));
+        io::Error::new(kind, sentence.to_string())
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        match &self.lock().phase {
+            Phase::Failed(_, sentence) => Some(sentence.to_string()),
+            Phase::Open | Phase::Closing => None,
+        }
+    }
+
+    pub(super) async fn failed(&self) -> String {
+        let mut stage = self.stage.subscribe();
+        loop {
+            if let Some(sentence) = self.failure() {
+                return sentence;
+            }
+            if stage.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    pub(super) fn begin_closing(&self) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Open) {
+            state.phase = Phase::Closing;
+        }
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// The writer's last act. What is still queued then (its task was dropped) is not completed: nobody knows how it
+    /// would have gone.
+    pub(super) fn end(&self) {
+        self.begin_closing();
+        let orphaned = self.lock().take(usize::MAX);
+        // Not under the lock: what they hold may end handles of this log.
+        drop(orphaned);
+        self.stage.send_replace(Stage::Ended);
+    }
+
+    pub(super) async fn ended(&self) {
+        let mut stage = self.stage.subscribe();
+        // The sender lives as long as `self`.
+        let _ = stage.wait_for(|stage| *stage == Stage::Ended).await;
+    }
+}
+
+/// Tells the callers of these ops.
+pub(super) fn complete(ops: Vec<Op>, result: &io::Result<()>) {
+    for done in ops.into_iter().filter_map(|op| op.done) {
+        done(match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        });
+    }
+}
+
+/// Fetches what is not in memory, neighbours in one read.
+fn read_found(found: Vec<(u64, Found)>, segments: Vec<Arc<Segment>>) -> io::Result<Vec<(u64, Bytes)>> {
+    let mut entries = Vec::with_capacity(found.len());
+    let mut run: Vec<(u64, Location)> = Vec::new();
+    for (index, entry) in found {
+        match entry {
+            Found::Content(content) => {
+                read_run(&mut run, &segments, &mut entries)?;
+                entries.push((index, content));
+            }
+            Found::At(location) => {
+                if run.last().is_some_and(|(_, last)| !last.is_followed_by(&location)) {
+                    read_run(&mut run, &segments, &mut entries)?;
+                }
+                run.push((index, location));
+            }
+        }
+    }
+    read_run(&mut run, &segments, &mut entries)?;
+    Ok(entries)
+}
+
+fn read_run(
+    run: &mut Vec<(u64, Location)>,
+    segments: &[Arc<Segment>],
+    entries: &mut Vec<(u64, Bytes)>,
+) -> io::Result<()> {
+    if let Some((_, first)) = run.first() {
+        let segment = segments.iter().find(|segment| segment.seq == first.segment);
+        entries.extend(segment.expect("the segment of every entry is held").read_run(run)?);
+        run.clear();
+    }
+    Ok(())
+}
