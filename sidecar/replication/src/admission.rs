@@ -1,0 +1,60 @@
+//! How much may be on its way through one partition.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Proposals that may be in flight in one partition: ten round trips' worth at the highest measured rate.
+pub(crate) const IN_FLIGHT_MAX: usize = 4_096;
+/// Bytes of bodies that may be in flight in one partition.
+pub(crate) const IN_FLIGHT_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Counts what is in flight.
+#[derive(Debug, Default)]
+pub(crate) struct Admission {
+    proposals: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// One admitted proposal; dropping it gives its place back.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    admission: Arc<Admission>,
+    bytes: usize,
+}
+
+impl Admission {
+    /// A place for a proposal of `bytes`, or `None` if there is none.
+    pub(crate) fn admit(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+        // The permit is made first, so that dropping it undoes both counts.
+        let permit = Permit { admission: self.clone(), bytes };
+        let proposals = self.proposals.fetch_add(1, Ordering::Relaxed) + 1;
+        let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        (proposals <= IN_FLIGHT_MAX && total <= IN_FLIGHT_BYTES_MAX).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.admission.proposals.fetch_sub(1, Ordering::Relaxed);
+        self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_much_is_refused_and_a_place_that_is_given_back_can_be_taken() {
+        let admission = Arc::new(Admission::default());
+        let mut permits: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| admission.admit(1).unwrap()).collect();
+        assert!(admission.admit(1).is_none());
+        permits.pop();
+        let permit = admission.admit(1).unwrap();
+        drop((permits, permit));
+        let half = admission.admit(IN_FLIGHT_BYTES_MAX / 2).unwrap();
+        assert!(admission.admit(IN_FLIGHT_BYTES_MAX / 2 + 1).is_none());
+        drop(half);
+        assert!(admission.admit(IN_FLIGHT_BYTES_MAX).is_some());
+    }
+}

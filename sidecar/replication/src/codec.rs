@@ -1,0 +1,294 @@
+//! Bytes of log records, of marks in the log and of messages between replicas.
+//!
+//! Everything begins with a version byte; the rest of a head is postcard. The body of a command follows its head as it
+//! is, so it is never encoded again: a decoded body is a slice of the record or message that it came in.
+//!
+//! | what | layout |
+//! |---|---|
+//! | log record | version, [`RecordHead`], body |
+//! | vote, log id, snapshot meta in the store | version, value |
+//! | message | version, generation, value; for appends [`AppendHead`], then the records back to back |
+
+use bytes::{BufMut, Bytes, BytesMut};
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
+use openraft::raft::AppendEntriesRequest;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::types::{Entry, LogId, Membership, Proposal, TypeConfig, Vote};
+
+/// The version that is written.
+pub(crate) const VERSION: u8 = 1;
+
+/// Why bytes are not what was expected.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{what} has version {version}; this program knows up to {VERSION}")]
+    Version { what: &'static str, version: u8 },
+    #[error("decode {what}")]
+    Decode {
+        what: &'static str,
+        #[source]
+        source: postcard::Error,
+    },
+    #[error("{what} ends early")]
+    Short { what: &'static str },
+    #[error("the message is for generation {theirs} of the partition; this is generation {ours}")]
+    Generation { theirs: u64, ours: u64 },
+    #[error("message kind {0} is not known to this program")]
+    Kind(u32),
+}
+
+impl From<Error> for std::io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(std::io::ErrorKind::InvalidData, error)
+    }
+}
+
+fn put<T: Serialize>(bytes: &mut Vec<u8>, value: &T) {
+    let taken = std::mem::take(bytes);
+    *bytes = postcard::to_extend(value, taken).expect("these types have no unencodable parts");
+}
+
+/// The value at the start of `bytes`, and how many bytes it took.
+fn take<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<(T, usize), Error> {
+    let (value, rest) = postcard::take_from_bytes(bytes).map_err(|source| Error::Decode { what, source })?;
+    Ok((value, bytes.len() - rest.len()))
+}
+
+fn after_version<'a>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Error> {
+    match bytes.split_first() {
+        Some((&VERSION, rest)) => Ok(rest),
+        Some((&version, _)) => Err(Error::Version { what, version }),
+        None => Err(Error::Short { what }),
+    }
+}
+
+/// A small value for the store: a vote, a log id, a snapshot's meta data.
+pub(crate) fn encode_mark<T: Serialize>(value: &T) -> Bytes {
+    let mut bytes = vec![VERSION];
+    put(&mut bytes, value);
+    bytes.into()
+}
+
+/// What [`encode_mark`] made.
+pub(crate) fn decode_mark<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Error> {
+    let rest = after_version(what, bytes)?;
+    let (value, used) = take(what, rest)?;
+    if used == rest.len() { Ok(value) } else { Err(Error::Short { what }) }
+}
+
+#[derive(Serialize, Deserialize)]
+struct RecordHead {
+    term: u64,
+    node: u64,
+    kind: RecordKind,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RecordKind {
+    Blank,
+    Membership(Membership),
+    Proposal { ts_ms: u64 },
+}
+
+/// An entry without its index, which the log keeps beside it.
+pub(crate) fn encode_record(entry: &Entry) -> Bytes {
+    let (kind, body) = match &entry.payload {
+        EntryPayload::Blank => (RecordKind::Blank, None),
+        EntryPayload::Membership(membership) => (RecordKind::Membership(membership.clone()), None),
+        EntryPayload::Normal(Proposal { ts_ms, body }) => (RecordKind::Proposal { ts_ms: *ts_ms }, Some(body)),
+    };
+    let leader = entry.log_id().leader_id;
+    let mut bytes = Vec::with_capacity(32 + body.map_or(0, Bytes::len));
+    bytes.push(VERSION);
+    put(&mut bytes, &RecordHead { term: leader.term, node: leader.node_id, kind });
+    if let Some(body) = body {
+        bytes.extend_from_slice(body);
+    }
+    bytes.into()
+}
+
+/// The entry at `index` that [`encode_record`] encoded. Its body shares `record`'s memory.
+pub(crate) fn decode_record(index: u64, record: &Bytes) -> Result<Entry, Error> {
+    let rest = after_version("log record", record)?;
+    let (head, used) = take::<RecordHead>("log record", rest)?;
+    let payload = match head.kind {
+        RecordKind::Blank => EntryPayload::Blank,
+        RecordKind::Membership(membership) => EntryPayload::Membership(membership),
+        RecordKind::Proposal { ts_ms } => EntryPayload::Normal(Proposal { ts_ms, body: record.slice(1 + used..) }),
+    };
+    Ok(Entry { log_id: log_id(head.term, head.node, index), payload })
+}
+
+fn log_id(term: u64, node: u64, index: u64) -> LogId {
+    LogId::new(openraft::impls::leader_id_adv::LeaderId { term, node_id: node }, index)
+}
+
+/// What a message is about. Numbers are never used again for something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Append = 1,
+    Vote = 2,
+    PreVote = 3,
+    TransferLeader = 4,
+}
+
+impl TryFrom<u32> for Kind {
+    type Error = Error;
+
+    fn try_from(kind: u32) -> Result<Self, Error> {
+        [Self::Append, Self::Vote, Self::PreVote, Self::TransferLeader]
+            .into_iter()
+            .find(|known| *known as u32 == kind)
+            .ok_or(Error::Kind(kind))
+    }
+}
+
+fn message(generation: u64) -> Vec<u8> {
+    let mut bytes = vec![VERSION];
+    put(&mut bytes, &generation);
+    bytes
+}
+
+/// What follows a message's version and generation, once both are as expected.
+fn open(ours: u64, payload: &Bytes) -> Result<Bytes, Error> {
+    let rest = after_version("message", payload)?;
+    let (theirs, used) = take::<u64>("message", rest)?;
+    if theirs != ours {
+        return Err(Error::Generation { theirs, ours });
+    }
+    Ok(payload.slice(1 + used..))
+}
+
+/// A message that is one value.
+pub(crate) fn encode_message<T: Serialize>(generation: u64, value: &T) -> Bytes {
+    let mut bytes = message(generation);
+    put(&mut bytes, value);
+    bytes.into()
+}
+
+/// What [`encode_message`] made.
+pub(crate) fn decode_message<T: DeserializeOwned>(generation: u64, payload: &Bytes) -> Result<T, Error> {
+    let rest = open(generation, payload)?;
+    let (value, used) = take("message", &rest)?;
+    if used == rest.len() { Ok(value) } else { Err(Error::Short { what: "message" }) }
+}
+
+#[derive(Serialize, Deserialize)]
+struct AppendHead {
+    vote: Vote,
+    prev_log_id: Option<LogId>,
+    leader_commit: Option<LogId>,
+    /// Index and length of each record.
+    records: Vec<(u64, u32)>,
+}
+
+/// An append request; the records are encoded as in the log.
+pub(crate) fn encode_append(generation: u64, request: &AppendEntriesRequest<TypeConfig>) -> Bytes {
+    let records: Vec<(u64, Bytes)> =
+        request.entries.iter().map(|entry| (entry.log_id().index, encode_record(entry))).collect();
+    let head = AppendHead {
+        vote: request.vote,
+        prev_log_id: request.prev_log_id,
+        leader_commit: request.leader_commit,
+        records: records
+            .iter()
+            .map(|(index, record)| (*index, u32::try_from(record.len()).expect("a body is at most some megabytes")))
+            .collect(),
+    };
+    let mut bytes = message(generation);
+    put(&mut bytes, &head);
+    let mut bytes = BytesMut::from(Bytes::from(bytes));
+    bytes.reserve(records.iter().map(|(_, record)| record.len()).sum());
+    for (_, record) in records {
+        bytes.put(record);
+    }
+    bytes.freeze()
+}
+
+/// What [`encode_append`] made. The bodies share `payload`'s memory.
+pub(crate) fn decode_append(generation: u64, payload: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Error> {
+    let mut rest = open(generation, payload)?;
+    let (head, used) = take::<AppendHead>("append request", &rest)?;
+    let _ = rest.split_to(used);
+    let mut entries = Vec::with_capacity(head.records.len().min(rest.len()));
+    for (index, len) in head.records {
+        let len = usize::try_from(len).map_err(|_| Error::Short { what: "append request" })?;
+        if len > rest.len() {
+            return Err(Error::Short { what: "append request" });
+        }
+        entries.push(decode_record(index, &rest.split_to(len))?);
+    }
+    Ok(AppendEntriesRequest {
+        vote: head.vote,
+        prev_log_id: head.prev_log_id,
+        leader_commit: head.leader_commit,
+        entries,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::types::Seat;
+
+    fn entries() -> Vec<Entry> {
+        let seats = BTreeMap::from([(7, Seat { member: "a".into() }), (9, Seat { member: "b".into() })]);
+        let membership = Membership::new(vec![BTreeSet::from([7, 9])], seats).unwrap();
+        let body = Bytes::from_static(b"what was encoded at the edge");
+        vec![
+            Entry { log_id: log_id(0, 0, 0), payload: EntryPayload::Membership(membership) },
+            Entry { log_id: log_id(1, 7, 1), payload: EntryPayload::Blank },
+            Entry { log_id: log_id(1, 7, 2), payload: EntryPayload::Normal(Proposal { ts_ms: 5, body }) },
+            Entry {
+                log_id: log_id(u64::MAX, u64::MAX, u64::MAX),
+                payload: EntryPayload::Normal(Proposal { ts_ms: u64::MAX, body: Bytes::new() }),
+            },
+        ]
+    }
+
+    #[test]
+    fn records_come_back_as_they_were_and_their_bodies_are_not_copied() {
+        for entry in entries() {
+            let record = encode_record(&entry);
+            let back = decode_record(entry.log_id.index, &record).unwrap();
+            assert_eq!(back, entry);
+            if let EntryPayload::Normal(Proposal { body, .. }) = back.payload
+                && !body.is_empty()
+            {
+                assert!(record.as_ptr_range().contains(&body.as_ptr()));
+            }
+        }
+    }
+
+    #[test]
+    fn append_requests_come_back_as_they_were() {
+        let request = AppendEntriesRequest::<TypeConfig> {
+            vote: Vote::new_committed(3, 7),
+            prev_log_id: Some(log_id(1, 7, 2)),
+            leader_commit: None,
+            entries: entries(),
+        };
+        let payload = encode_append(4, &request);
+        let back = decode_append(4, &payload).unwrap();
+        assert_eq!(format!("{back:?}"), format!("{request:?}"));
+        for cut in 0..payload.len() {
+            assert!(decode_append(4, &payload.slice(..cut)).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_newer_version_and_another_generation_are_refused_with_a_sentence_that_says_so() {
+        let mut newer = encode_message(1, &Vote::new(3, 7)).to_vec();
+        newer[0] = VERSION + 1;
+        let error = decode_message::<Vote>(1, &newer.into()).unwrap_err();
+        assert_eq!(error.to_string(), "message has version 2; this program knows up to 1");
+        let error = decode_message::<Vote>(2, &encode_message(1, &Vote::new(3, 7))).unwrap_err();
+        assert_eq!(error.to_string(), "the message is for generation 1 of the partition; this is generation 2");
+        assert_eq!(Kind::try_from(99).unwrap_err().to_string(), "message kind 99 is not known to this program");
+    }
+}

@@ -1,0 +1,43 @@
+//! One handle on a replicated partition: propose, read, watch, give the lead away.
+//!
+//! ```text
+//!            propose ──▶ admission ──▶ openraft ──▶ log storage ──▶ the process's log (coterie-store)
+//!                                         │  └────▶ network ─────▶ Transport ─▶ other replicas' handle()
+//!                                         ▼ committed
+//!               answer ◀── state machine: Machine::apply (coterie-core) ──▶ hub ──▶ watchers
+//!               read   ◀── ReadIndex, then the machine
+//! ```
+//!
+//! A write: the leader stamps the body with its clock, appends it, sends it to the followers while its own log flushes,
+//! and answers once a majority has flushed it and it is applied. A linearizable read: the leader asks a majority whether
+//! it still leads, waits until what was committed then is applied, and answers from the machine. Nothing here rests on
+//! clocks but the timers of elections.
+//!
+//! openraft is used in this crate only. It runs with pre-vote and check-quorum; a leader that lost its majority takes no
+//! proposals once its lease has passed. Membership is what [`Partition::form`] was given: changing it is not offered.
+//!
+//! | to understand | read |
+//! |---|---|
+//! | what users call | [`partition`](Partition) |
+//! | what is stored and sent | `codec` |
+//! | how watches stay exact | `watch` |
+//! | Raft's timers and limits | `timing` |
+
+mod admission;
+mod codec;
+mod log_storage;
+mod network;
+mod partition;
+mod replica;
+mod runtime;
+mod snapshots;
+mod state_machine;
+mod timing;
+pub mod transport;
+mod types;
+mod watch;
+
+pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, SNAPSHOT_ENTRIES, storage_key};
+pub use timing::Timing;
+pub use transport::{Target, Transport};
+pub use watch::{WatchItem, Watcher};

@@ -1,0 +1,148 @@
+//! openraft's network on the [`Transport`].
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie_core::{MemberName, NodeId, PartitionId};
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::codec::{self, Kind};
+use crate::timing::SNAPSHOT_TIMEOUT;
+use crate::transport::{Target, Transport};
+use crate::types::{Seat, Snapshot, SnapshotMeta, TypeConfig, Vote};
+
+/// Makes a [`Peer`] for each other replica.
+pub(crate) struct Network {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) partition: PartitionId,
+    pub(crate) generation: u64,
+    /// How long an append with entries may take: the receiver flushes them before it answers.
+    pub(crate) append_timeout: Duration,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Peer;
+
+    async fn new_client(&mut self, target: u64, node: &Seat) -> Peer {
+        Peer {
+            transport: self.transport.clone(),
+            partition: self.partition.clone(),
+            generation: self.generation,
+            append_timeout: self.append_timeout,
+            target: Target { node: NodeId(target), member: MemberName(node.member.clone()) },
+        }
+    }
+}
+
+/// Another replica.
+pub(crate) struct Peer {
+    transport: Arc<dyn Transport>,
+    partition: PartitionId,
+    generation: u64,
+    append_timeout: Duration,
+    target: Target,
+}
+
+/// openraft waits before it tries an unreachable peer again; every failure is treated so, because none goes away by
+/// asking again at once.
+fn unreachable(error: impl std::fmt::Display) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+impl Peer {
+    async fn exchange<A: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        let answer = self
+            .transport
+            .send(&self.target, &self.partition, kind as u32, payload, timeout)
+            .await
+            .map_err(unreachable)?;
+        codec::decode_message(self.generation, &answer).map_err(unreachable)
+    }
+
+    async fn call<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        request: &Q,
+        option: &RPCOption,
+    ) -> Result<A, RPCError<TypeConfig>> {
+        self.exchange(kind, codec::encode_message(self.generation, request), option.soft_ttl()).await
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Peer {
+    type SnapshotData = Bytes;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // A heartbeat that is late is worthless; entries that are being flushed are not.
+        let timeout = if request.entries.is_empty() { option.soft_ttl() } else { self.append_timeout };
+        self.exchange(Kind::Append, codec::encode_append(self.generation, &request), timeout).await
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Kind::Vote, &request, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Kind::PreVote, &request, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let header = codec::encode_message(self.generation, &SnapshotHeader { vote, meta: snapshot.meta });
+        let send =
+            self.transport.send_snapshot(&self.target, &self.partition, header, snapshot.snapshot, SNAPSHOT_TIMEOUT);
+        let answer = tokio::select! {
+            biased;
+            closed = cancel => return Err(closed.into()),
+            answer = send => answer.map_err(unreachable)?,
+        };
+        Ok(codec::decode_message(self.generation, &answer).map_err(unreachable)?)
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        self.call(Kind::TransferLeader, &request, &option).await
+    }
+}
+
+/// What goes before a snapshot's data.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct SnapshotHeader {
+    pub(crate) vote: Vote,
+    pub(crate) meta: SnapshotMeta,
+}

@@ -1,0 +1,180 @@
+//! Who leads, and giving the lead away.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use coterie_core::MemberName;
+use coterie_env::Env;
+use openraft::ServerState;
+use openraft::async_runtime::WatchReceiver;
+use openraft::async_runtime::Instant as _;
+use tokio::sync::watch;
+
+use super::Partition;
+use crate::replica::Replica;
+use crate::timing::Timing;
+use crate::types::Raft;
+
+/// Who leads the partition, as this replica knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leadership {
+    /// The last leader that this replica heard of; it may be gone. `None` before the first, and during elections.
+    pub leader: Option<MemberName>,
+    /// Raft's term. Terms only rise, and two terms of one number never both commit.
+    pub term: u64,
+    /// This replica leads and has applied everything that was committed before its term: timers of sessions may run
+    /// here. Another replica may already lead without this one knowing; only a commit or a confirmation proves it.
+    pub leading: bool,
+    /// On the leader: a majority has answered within the lease. Elsewhere: the leader was heard of lately.
+    pub has_quorum: bool,
+}
+
+/// What is observed at one moment.
+struct Observed {
+    leadership: Leadership,
+    /// Leads, with or without having applied its barrier.
+    raft_leader: bool,
+    silent_ms: u64,
+}
+
+fn observe(raft: &Raft, replica: &Replica, timing: &Timing) -> Observed {
+    let server = raft.server_metrics().borrow_watched().clone();
+    let raft_leader = server.state == ServerState::Leader;
+    let membership = server.membership_config.membership();
+    let leader = server.current_leader.and_then(|leader| membership.get_node(&leader));
+    let leader = leader.map(|seat| MemberName(seat.member.clone()));
+    let alone = server.membership_config.voter_ids().count() == 1;
+    let acked = raft.data_metrics().borrow_watched().last_quorum_acked.map(|at| at.elapsed());
+    let silent_ms = match acked.filter(|_| raft_leader) {
+        _ if raft_leader && alone => 0,
+        Some(ago) if ago < timing.lease() => 0,
+        Some(ago) => u64::try_from(ago.as_millis()).unwrap_or(u64::MAX),
+        None => replica.unheard_ms(),
+    };
+    let lease_ms = u64::try_from(timing.lease().as_millis()).unwrap_or(u64::MAX);
+    let has_quorum = leader.is_some() && silent_ms < lease_ms;
+    let applied = replica.state().last;
+    // The first entry of a term is its leader's: applied, everything before it is too.
+    let own_term = server.vote.committed && applied.is_some_and(|id| id.leader_id == server.vote.leader_id);
+    Observed {
+        leadership: Leadership { leader, term: server.vote.leader_id.term, leading: raft_leader && own_term, has_quorum },
+        raft_leader,
+        silent_ms,
+    }
+}
+
+/// Keeps what [`Partition::leadership`] shows up to date.
+pub(super) fn spawn(
+    env: &Env,
+    raft: Raft,
+    replica: Arc<Replica>,
+    timing: Timing,
+    mut closed: watch::Receiver<bool>,
+) -> watch::Receiver<Leadership> {
+    let (sender, receiver) = watch::channel(Leadership::default());
+    let task = async move {
+        let mut server = raft.server_metrics();
+        let mut applied = replica.applied();
+        loop {
+            applied.mark_unchanged();
+            let now = observe(&raft, &replica, &timing);
+            if now.raft_leader && now.silent_ms == 0 {
+                replica.heard();
+            }
+            let waits_for_barrier = now.raft_leader && !now.leadership.leading;
+            publish(&sender, now.leadership);
+            tokio::select! {
+                biased;
+                _ = closed.changed() => break,
+                changed = server.changed() => if changed.is_err() { break },
+                _ = applied.changed(), if waits_for_barrier => {}
+                () = tokio::time::sleep(timing.heartbeat()) => {}
+            }
+        }
+        let term = sender.borrow().term;
+        publish(&sender, Leadership { term, ..Leadership::default() });
+        replica.with_state_and_hub(|_, hub| hub.close());
+    };
+    env.spawn.spawn("leadership", Box::pin(task));
+    receiver
+}
+
+fn publish(sender: &watch::Sender<Leadership>, now: Leadership) {
+    sender.send_if_modified(|shown| {
+        let changed = *shown != now;
+        *shown = now;
+        changed
+    });
+}
+
+impl Partition {
+    /// Who leads, as it changes; looked at once per heartbeat and whenever Raft's state changes.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.clone()
+    }
+
+    /// How long the leader has given no sign of life, in milliseconds; 0 on a leader that a majority follows. What is
+    /// applied here may be that old, and the time that a message takes.
+    pub fn silent_ms(&self) -> u64 {
+        observe(&self.inner.raft, &self.inner.replica, &self.inner.timing).silent_ms
+    }
+
+    /// Gives the lead to the follower that has the most of the log and was heard of lately, and waits until another
+    /// replica leads: a few milliseconds, at most four leases. `true` if, in the end, another one is known to lead; also
+    /// when this one never did.
+    pub async fn transfer_away(&self) -> bool {
+        let raft = &self.inner.raft;
+        if raft.is_leader() {
+            let Some(target) = self.successor() else {
+                return false;
+            };
+            if raft.trigger().transfer_leader(target).await.is_err() {
+                return false;
+            }
+        }
+        let own = self.inner.node.0;
+        let mut server = raft.server_metrics();
+        let other_leads = async {
+            loop {
+                if server.borrow_watched().current_leader.is_some_and(|leader| leader != own) {
+                    return true;
+                }
+                if server.changed().await.is_err() {
+                    return false;
+                }
+            }
+        };
+        tokio::time::timeout(self.inner.timing.failover_max(), other_leads).await.unwrap_or(false)
+    }
+
+    /// Who should lead next.
+    fn successor(&self) -> Option<u64> {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let lately = |node: &u64| {
+            let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(node).copied().flatten());
+            heard.is_some_and(|at| at.elapsed() < self.inner.timing.lease())
+        };
+        let replication = metrics.replication.as_ref()?;
+        metrics
+            .membership_config
+            .voter_ids()
+            .filter(|node| *node != self.inner.node.0 && lately(node))
+            .map(|node| (replication.get(&node).copied().flatten(), Reverse(node)))
+            .max()
+            .map(|(_, Reverse(node))| node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_normal_lease_is_longer_than_three_heartbeats() {
+        assert!(Timing::NORMAL.lease() > Timing::NORMAL.heartbeat() * 3);
+        assert!(Timing::SLOW.lease() > Timing::SLOW.heartbeat() * 3);
+        assert!(Timing::NORMAL.failover_max() < Duration::from_secs(2));
+    }
+}

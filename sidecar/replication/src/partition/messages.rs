@@ -1,0 +1,85 @@
+//! Messages from other replicas.
+
+use bytes::Bytes;
+use coterie_core::machine::Machine;
+use openraft::raft::AppendEntriesResponse;
+
+use super::Partition;
+use crate::codec::{self, Kind};
+use crate::network::SnapshotHeader;
+use crate::runtime::seeded;
+use crate::types::{Snapshot, Vote};
+
+/// Why a message is refused.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Decode(#[from] codec::Error),
+    #[error("restore the snapshot: {0}")]
+    Restore(#[from] coterie_core::command::Error),
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+fn raft(error: impl std::fmt::Display) -> Error {
+    Error::Raft(error.to_string())
+}
+
+impl Partition {
+    /// Answers a message that [`crate::Transport::send`] carried here. The caller has checked that it is for this
+    /// identity and this partition. An error is a sentence for the sender.
+    pub async fn handle(&self, kind: u32, payload: Bytes) -> Result<Bytes, String> {
+        let answer = seeded(&self.inner.env, self.dispatch(kind, payload)).await;
+        answer.map_err(|error| error.to_string())
+    }
+
+    async fn dispatch(&self, kind: u32, payload: Bytes) -> Result<Bytes, Error> {
+        let (raft_, generation) = (&self.inner.raft, self.inner.generation);
+        match Kind::try_from(kind)? {
+            Kind::Append => {
+                let request = codec::decode_append(generation, &payload)?;
+                let answer = raft_.append_entries(request).await.map_err(raft)?;
+                if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                    self.inner.replica.heard();
+                }
+                Ok(codec::encode_message(generation, &answer))
+            }
+            Kind::Vote => {
+                let answer = raft_.vote(codec::decode_message(generation, &payload)?).await.map_err(raft)?;
+                Ok(codec::encode_message(generation, &answer))
+            }
+            Kind::PreVote => {
+                let answer = raft_.pre_vote(codec::decode_message(generation, &payload)?).await.map_err(raft)?;
+                Ok(codec::encode_message(generation, &answer))
+            }
+            Kind::TransferLeader => {
+                let request = codec::decode_message(generation, &payload)?;
+                let answer = raft_.handle_transfer_leader(request).await.map_err(raft)?;
+                Ok(codec::encode_message(generation, &answer))
+            }
+        }
+    }
+
+    /// Installs a snapshot that [`crate::Transport::send_snapshot`] carried here, and answers once it is durable.
+    pub async fn handle_snapshot(&self, header: Bytes, data: Bytes) -> Result<Bytes, String> {
+        self.install(&header, data).await.map_err(|error| error.to_string())
+    }
+
+    async fn install(&self, header: &Bytes, data: Bytes) -> Result<Bytes, Error> {
+        let generation = self.inner.generation;
+        let SnapshotHeader { vote, meta } = codec::decode_message(generation, header)?;
+        // A snapshot that cannot be restored (made by a newer program) must be refused here: inside Raft the failure
+        // would end this replica.
+        Machine::restore(&data)?;
+        let answer = self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await.map_err(raft)?;
+        if !is_higher(&answer.vote, &vote) {
+            self.inner.replica.heard();
+        }
+        Ok(codec::encode_message(generation, &answer))
+    }
+}
+
+/// Whether `ours` refuses a leader that comes with `theirs`.
+fn is_higher(ours: &Vote, theirs: &Vote) -> bool {
+    ours.leader_id > theirs.leader_id
+}

@@ -1,0 +1,238 @@
+//! One replica of one partition, as the rest of the sidecar uses it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coterie_core::machine::Machine;
+use coterie_core::{EventId, GroupName, MemberName, NodeId, PartitionId, Revision};
+use coterie_env::Env;
+use coterie_store::log::Log;
+use coterie_store::snapshots::Snapshots;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
+use tokio::sync::watch;
+
+use crate::admission::Admission;
+use crate::log_storage::LogStorage;
+use crate::network::Network;
+use crate::replica::{Replica, SnapshotPolicy, State};
+use crate::runtime::seeded;
+use crate::snapshots::SnapshotFile;
+use crate::state_machine::StateMachine;
+use crate::timing::{self, Timing};
+use crate::transport::Transport;
+use crate::types::{Raft, StoredMembership, TypeConfig};
+use crate::watch::Watcher;
+
+mod form;
+mod leadership;
+mod messages;
+mod propose;
+mod read;
+
+pub use leadership::Leadership;
+pub use propose::ProposeError;
+pub use read::Read;
+
+/// Applied entries after which a snapshot is taken, by default: replaying as many takes well under a second.
+pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+/// Bytes of applied bodies after which a snapshot is taken whatever their number: bounds the log on disk.
+const SNAPSHOT_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What a replica is made of.
+pub struct Options {
+    /// The world.
+    pub env: Env,
+    /// The partition.
+    pub id: PartitionId,
+    /// This member's identity (D14).
+    pub node: NodeId,
+    /// This member's name.
+    pub member: MemberName,
+    /// The partition group's generation ([`coterie_core::command::PartitionGroupRecord::generation`]); 0 for the
+    /// management group. Replicas of different generations do not understand each other.
+    pub generation: u64,
+    /// The process's log.
+    pub log: Log,
+    /// The process's snapshots.
+    pub snapshots: Arc<Snapshots>,
+    /// The way to the other replicas.
+    pub transport: Arc<dyn Transport>,
+    /// Raft's timers; the same on all replicas.
+    pub timing: Timing,
+    /// Applied entries after which a snapshot is taken; [`SNAPSHOT_ENTRIES`] unless there is a reason.
+    pub snapshot_entries: u64,
+}
+
+/// Why a replica cannot be opened or formed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log's mark cannot be read or was written by a newer program.
+    #[error("read the log of {0}")]
+    ReadLog(PartitionId, #[source] std::io::Error),
+    /// The snapshot cannot be read or was written by a newer program.
+    #[error("read the snapshot of {0}")]
+    ReadSnapshot(PartitionId, #[source] std::io::Error),
+    /// The snapshot holds a state that this program does not understand.
+    #[error("restore the snapshot of {0}")]
+    RestoreSnapshot(PartitionId, #[source] coterie_core::command::Error),
+    /// The timers contradict each other.
+    #[error("check the timers")]
+    Timing(#[source] openraft::ConfigError),
+    /// Raft cannot start on what the store holds.
+    #[error("start raft for {0}")]
+    Start(PartitionId, #[source] Fatal<TypeConfig>),
+    /// The list of seats lacks this member's identity.
+    #[error("form {0}: this member is not among the seats")]
+    NotASeat(PartitionId),
+    /// Raft refused the first membership.
+    #[error("form {0}: {1}")]
+    Form(PartitionId, String),
+}
+
+/// A replica. Clones are the same replica.
+#[derive(Clone)]
+pub struct Partition {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    id: PartitionId,
+    node: NodeId,
+    generation: u64,
+    timing: Timing,
+    raft: Raft,
+    replica: Arc<Replica>,
+    log: LogStorage,
+    admission: Arc<Admission>,
+    leadership: watch::Receiver<Leadership>,
+    closing: watch::Sender<bool>,
+}
+
+/// The name under which a partition's log and snapshot are stored, for [`Log::remove_partition`] and
+/// [`Snapshots::remove`] once the partition is gone. A partition group that is made again under its name gets another.
+pub fn storage_key(id: &PartitionId, generation: u64) -> String {
+    format!("{}-{}-{generation}", id.group, id.index)
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition").field("id", &self.inner.id).field("node", &self.inner.node).finish_non_exhaustive()
+    }
+}
+
+impl Partition {
+    /// Opens the replica with what the store holds of it: the snapshot, then the committed part of the log. A replica
+    /// that was never formed waits for [`Partition::form`], or for a leader that was formed with it.
+    pub async fn open(options: Options) -> Result<Self, Error> {
+        let Options { env, id, node, member, generation, log, snapshots, transport, timing, snapshot_entries } = options;
+        let key = storage_key(&id, generation);
+        let log = LogStorage::open(log.partition(&key)).map_err(|source| Error::ReadLog(id.clone(), source))?;
+        let file = SnapshotFile::new(env.clone(), snapshots, &key);
+        let state = restore(&id, generation, &file).await?;
+        let policy = SnapshotPolicy { entries: snapshot_entries, bytes: SNAPSHOT_BYTES };
+        let replica = Replica::new(env.clone(), state, policy);
+        let config = timing::config(format!("{id} on {member}"), &timing).map_err(Error::Timing)?;
+        let network = Network { transport, partition: id.clone(), generation, append_timeout: timing.lease() };
+        let machine = StateMachine::new(replica.clone(), file);
+        let start = Raft::new(node.0, Arc::new(config), network, log.clone(), machine);
+        let raft = seeded(&env, Box::pin(start)).await.map_err(|source| Error::Start(id.clone(), source))?;
+
+        let (closing, closed) = watch::channel(false);
+        let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), timing, closed.clone());
+        spawn_snapshots(&env, raft.clone(), replica.clone(), closed);
+        let admission = Arc::default();
+        let inner =
+            Inner { env, id, node, generation, timing, raft, replica, log, admission, leadership, closing };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The partition.
+    pub fn id(&self) -> &PartitionId {
+        &self.inner.id
+    }
+
+    /// The generation that this is a replica of.
+    pub fn generation(&self) -> u64 {
+        self.inner.generation
+    }
+
+    /// Runs `f` on the applied state, while nothing is applied: keep it short, and do not call back into the partition.
+    pub fn with_machine<R>(&self, f: impl FnOnce(&Machine) -> R) -> R {
+        f(&self.inner.replica.state().machine)
+    }
+
+    /// Watches a group from after an event, or from now on. The first item says where it starts: see
+    /// [`crate::WatchItem`]. An event to resume after that this replica has not applied yet is waited for.
+    pub fn watch(&self, group: &GroupName, after: Option<EventId>) -> Watcher {
+        Watcher::new(self.inner.replica.clone(), group, after)
+    }
+
+    /// The last applied revision, as it rises.
+    pub fn applied(&self) -> watch::Receiver<Revision> {
+        self.inner.replica.applied()
+    }
+
+    /// Why this replica works no more (a failed disk, a panic): it must be reported, and the process restarted or the
+    /// member replaced. `None` while it works, and after [`Partition::shutdown`].
+    pub fn failed(&self) -> Option<String> {
+        if *self.inner.closing.borrow() {
+            return None;
+        }
+        let metrics = self.inner.raft.metrics();
+        let running = &metrics.borrow_watched().running_state;
+        running.as_ref().err().map(ToString::to_string)
+    }
+
+    /// Stops the replica; proposals and reads that wait get an error, watchers the end. Nothing that was acknowledged is
+    /// lost. Call [`Partition::transfer_away`] before, unless it is urgent.
+    pub async fn shutdown(&self) {
+        self.inner.closing.send_replace(true);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::error!(partition = %self.inner.id, %error, "stop raft");
+        }
+        self.inner.replica.with_state_and_hub(|_, hub| hub.close());
+    }
+
+    fn shutting_down(&self) -> bool {
+        *self.inner.closing.borrow()
+    }
+}
+
+async fn restore(id: &PartitionId, generation: u64, file: &SnapshotFile) -> Result<State, Error> {
+    match file.load().await.map_err(|source| Error::ReadSnapshot(id.clone(), source))? {
+        Some((meta, data)) => Ok(State {
+            machine: Machine::restore(&data).map_err(|source| Error::RestoreSnapshot(id.clone(), source))?,
+            last: meta.last_log_id,
+            membership: meta.last_membership,
+        }),
+        None => Ok(State { machine: pristine(id, generation), last: None, membership: StoredMembership::default() }),
+    }
+}
+
+fn pristine(id: &PartitionId, generation: u64) -> Machine {
+    if id.group.is_system() { Machine::management() } else { Machine::new(generation) }
+}
+
+/// Takes a snapshot whenever one is due; openraft drops the log behind it.
+fn spawn_snapshots(env: &Env, raft: Raft, replica: Arc<Replica>, mut closed: watch::Receiver<bool>) {
+    let task = async move {
+        loop {
+            tokio::select! {
+                biased;
+                _ = closed.changed() => return,
+                () = replica.snapshot_due.notified() => {}
+            }
+            if replica.snapshot_is_due() && raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+        }
+    };
+    env.spawn.spawn("snapshots", Box::pin(task));
+}
+
+/// What is left of a time-out that began at `since`.
+fn left(since: tokio::time::Instant, timeout: Duration) -> Duration {
+    timeout.saturating_sub(since.elapsed())
+}

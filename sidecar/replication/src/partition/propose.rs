@@ -1,0 +1,114 @@
+//! Writes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie_core::command::Outcome;
+use coterie_core::{ErrorCode, MemberName, Rejection, Revision};
+use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
+use tokio::time::Instant;
+
+use super::{Partition, left};
+use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
+use crate::types::{Proposal, Response, TypeConfig, Waiter, WriteResult};
+
+/// Why there is no answer to a proposal or a linearizable read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This replica does not lead; perhaps that member does. Nothing was proposed.
+    #[error("this replica does not lead{}", .0.as_ref().map(|leader| format!("; {leader} does")).unwrap_or_default())]
+    NotLeader(Option<MemberName>),
+    /// Refused or failed; only with [`ErrorCode::Unknown`] may it have been applied.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+}
+
+impl ProposeError {
+    pub(crate) fn rejected(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::Rejected(Rejection::new(code, message))
+    }
+}
+
+impl Partition {
+    /// Proposes a command, an encoded [`coterie_core::command::Envelope`], and waits until it is applied. Returns the
+    /// revision and outcome of *this* entry; for a request that was applied before, the outcome is that of the first
+    /// time (D11).
+    ///
+    /// Not proposed, and never will be: [`ProposeError::NotLeader`], and all codes but [`ErrorCode::Unknown`]. With that
+    /// one the command may or may not be applied, now or later; a retry with the same request id is applied once.
+    pub async fn propose(&self, body: Bytes, timeout: Duration) -> Result<(Revision, Outcome), ProposeError> {
+        let since = Instant::now();
+        let _permit = self.admit(body.len())?;
+        let (waiter, answer) = Waiter::pair();
+        let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
+        // Until this returns the proposal is ours: cancelled, it was never proposed.
+        match tokio::time::timeout(timeout, self.inner.raft.client_write_ff(proposal, Some(waiter))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(fatal)) => return Err(self.fatal(&fatal)),
+            Err(_) => return Err(ProposeError::rejected(ErrorCode::DeadlineExceeded, "not proposed in time")),
+        }
+        match tokio::time::timeout(left(since, timeout), answer).await {
+            Ok(Ok(result)) => self.answer(result),
+            Ok(Err(_)) => Err(unknown("the replica stopped while the command was on its way")),
+            Err(_) => Err(unknown("the command was proposed and not committed in time")),
+        }
+    }
+
+    fn admit(&self, bytes: usize) -> Result<crate::admission::Permit, ProposeError> {
+        if self.shutting_down() {
+            return Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"));
+        }
+        if bytes > IN_FLIGHT_BYTES_MAX {
+            let message = format!("the command has {bytes} bytes; at most {IN_FLIGHT_BYTES_MAX} can be replicated");
+            return Err(ProposeError::rejected(ErrorCode::TooLarge, message));
+        }
+        self.inner.admission.admit(bytes).ok_or_else(|| {
+            let message = format!("{} has {IN_FLIGHT_MAX} commands or 8 MiB on their way; retry later", self.inner.id);
+            ProposeError::rejected(ErrorCode::Overloaded, message)
+        })
+    }
+
+    fn answer(&self, result: WriteResult) -> Result<(Revision, Outcome), ProposeError> {
+        match result {
+            Ok(response) => match response.data {
+                Response(Some((revision, outcome))) => Ok((revision, outcome)),
+                Response(None) => Err(ProposeError::rejected(ErrorCode::Internal, "a command was applied as another entry")),
+            },
+            Err(ClientWriteError::ForwardToLeader(forward)) => Err(self.forward(forward)),
+            Err(ClientWriteError::LogEntryDiscarded(_)) => {
+                Err(unknown("the leader changed while the command was on its way"))
+            }
+            Err(error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => {
+                Err(ProposeError::rejected(ErrorCode::Internal, error.to_string()))
+            }
+        }
+    }
+
+    pub(super) fn forward(&self, forward: ForwardToLeader<TypeConfig>) -> ProposeError {
+        match forward.reason {
+            ForwardReason::LeaseExpired => no_quorum(),
+            ForwardReason::NotLeader | ForwardReason::LeadershipTransfer => {
+                let other = forward.leader_id.is_some_and(|leader| leader != self.inner.node.0);
+                let leader = forward.leader_node.filter(|_| other);
+                ProposeError::NotLeader(leader.map(|seat| MemberName(seat.member)))
+            }
+        }
+    }
+
+    pub(super) fn fatal(&self, fatal: &Fatal<TypeConfig>) -> ProposeError {
+        match fatal {
+            Fatal::Stopped => ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"),
+            Fatal::StorageError(_) | Fatal::Panicked => {
+                ProposeError::rejected(ErrorCode::Internal, format!("the replica of {} failed: {fatal}", self.inner.id))
+            }
+        }
+    }
+}
+
+fn unknown(message: &str) -> ProposeError {
+    ProposeError::rejected(ErrorCode::Unknown, format!("{message}; retry with the same request id"))
+}
+
+pub(super) fn no_quorum() -> ProposeError {
+    ProposeError::rejected(ErrorCode::NoQuorum, "the leader does not hear from a majority of the replicas")
+}

@@ -1,0 +1,204 @@
+//! What this replica has applied, and what its Raft tasks and its users share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use coterie_core::Revision;
+use coterie_core::command::{Envelope, Outcome};
+use coterie_core::machine::Machine;
+use coterie_core::{ErrorCode, Rejection};
+use coterie_env::Env;
+use tokio::sync::{Notify, watch};
+
+use crate::types::{LogId, StoredMembership};
+use crate::watch::Hub;
+
+/// The applied state.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) machine: Machine,
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: StoredMembership,
+}
+
+impl State {
+    /// Index 0 is the first membership entry, so no change has revision 0.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision(self.last.map_or(0, |id| id.index))
+    }
+}
+
+/// One entry, made ready outside of the lock.
+pub(crate) enum Change {
+    Blank,
+    Membership(StoredMembership),
+    Command { ts_ms: u64, envelope: Result<Envelope, Rejection> },
+}
+
+/// Applied entries and bytes of bodies after which a snapshot is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SnapshotPolicy {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+/// One replica's shared part.
+pub(crate) struct Replica {
+    pub(crate) env: Env,
+    state: RwLock<State>,
+    /// Locked inside the state's lock only.
+    hub: Mutex<Hub>,
+    applied: watch::Sender<Revision>,
+    policy: SnapshotPolicy,
+    entries_since_snapshot: AtomicU64,
+    bytes_since_snapshot: AtomicU64,
+    /// Wakes the maintenance task when a snapshot is due.
+    pub(crate) snapshot_due: Notify,
+    has_snapshot: AtomicBool,
+    /// Monotonic milliseconds of the last sign of life from a leader.
+    heard_ms: AtomicU64,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Replica").field("applied", &*self.applied.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl Replica {
+    /// `state` came from a snapshot if `state.last` is set.
+    pub(crate) fn new(env: Env, state: State, policy: SnapshotPolicy) -> Arc<Self> {
+        let from_snapshot = state.last.map(|_| state.revision());
+        Arc::new(Self {
+            heard_ms: AtomicU64::new(env.clock.monotonic_ms()),
+            env,
+            hub: Mutex::new(Hub::new(from_snapshot)),
+            applied: watch::Sender::new(state.revision()),
+            state: RwLock::new(state),
+            policy,
+            entries_since_snapshot: AtomicU64::new(0),
+            bytes_since_snapshot: AtomicU64::new(0),
+            snapshot_due: Notify::new(),
+            has_snapshot: AtomicBool::new(from_snapshot.is_some()),
+        })
+    }
+
+    pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().expect("a replica whose state machine panicked must not go on")
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().expect("a replica whose state machine panicked must not go on")
+    }
+
+    pub(crate) fn applied(&self) -> watch::Receiver<Revision> {
+        self.applied.subscribe()
+    }
+
+    /// Runs `f` while nothing is applied or published.
+    pub(crate) fn with_state_and_hub<R>(&self, f: impl FnOnce(&State, &mut Hub) -> R) -> R {
+        let state = self.state();
+        let mut hub = self.hub.lock().expect("no holder panics");
+        f(&state, &mut hub)
+    }
+
+    /// Applies entries that follow on the last one. Gives the outcome of each command, `None` for Raft's own entries.
+    ///
+    /// A gap is an error: going on would make this replica another machine than the others.
+    pub(crate) fn apply(&self, changes: Vec<(LogId, Change)>) -> Result<Vec<Option<(Revision, Outcome)>>, LogGap> {
+        let mut results = Vec::with_capacity(changes.len());
+        let mut state = self.state_mut();
+        let mut hub = self.hub.lock().expect("no holder panics");
+        for (id, change) in changes {
+            let expected = state.last.map_or(0, |last| last.index + 1);
+            if id.index != expected {
+                return Err(LogGap { expected, found: id.index });
+            }
+            let revision = Revision(id.index);
+            results.push(match change {
+                Change::Blank => None,
+                Change::Membership(membership) => {
+                    state.membership = membership;
+                    None
+                }
+                Change::Command { ts_ms, envelope: Ok(envelope) } => {
+                    let applied = state.machine.apply(revision, ts_ms, &envelope);
+                    hub.publish(applied.events);
+                    Some((revision, applied.outcome))
+                }
+                Change::Command { envelope: Err(rejection), .. } => Some((revision, Err(rejection))),
+            });
+            state.last = Some(id);
+        }
+        let revision = state.revision();
+        drop(hub);
+        drop(state);
+        self.applied.send_replace(revision);
+        Ok(results)
+    }
+
+    /// Counts towards the next snapshot, and asks for it when it is due.
+    pub(crate) fn count(&self, entries: u64, bytes: u64) {
+        self.entries_since_snapshot.fetch_add(entries, Ordering::Relaxed);
+        self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+        if self.snapshot_is_due() {
+            self.snapshot_due.notify_one();
+        }
+    }
+
+    /// Whether enough was applied since the last snapshot began.
+    pub(crate) fn snapshot_is_due(&self) -> bool {
+        self.entries_since_snapshot.load(Ordering::Relaxed) >= self.policy.entries
+            || self.bytes_since_snapshot.load(Ordering::Relaxed) >= self.policy.bytes
+    }
+
+    /// A snapshot of the present state begins.
+    pub(crate) fn snapshot_begins(&self) {
+        self.entries_since_snapshot.store(0, Ordering::Relaxed);
+        self.bytes_since_snapshot.store(0, Ordering::Relaxed);
+    }
+
+    /// Replaces the state by one that came from the leader; watchers are told to resync.
+    pub(crate) fn install(&self, new: State) {
+        let mut state = self.state_mut();
+        let mut hub = self.hub.lock().expect("no holder panics");
+        *state = new;
+        let revision = state.revision();
+        hub.reset(Some(revision));
+        drop(hub);
+        drop(state);
+        self.snapshot_begins();
+        self.applied.send_replace(revision);
+    }
+
+    pub(crate) fn note_snapshot(&self) {
+        self.has_snapshot.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_snapshot(&self) -> bool {
+        self.has_snapshot.load(Ordering::Acquire)
+    }
+
+    /// A leader of this partition has just given a sign of life.
+    pub(crate) fn heard(&self) {
+        self.heard_ms.fetch_max(self.env.clock.monotonic_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since a leader's last sign of life, or since the replica was opened.
+    pub(crate) fn unheard_ms(&self) -> u64 {
+        self.env.clock.monotonic_ms().saturating_sub(self.heard_ms.load(Ordering::Relaxed))
+    }
+}
+
+/// Entries are missing in what was to be applied.
+#[derive(Debug, thiserror::Error)]
+#[error("apply entry {found}: expected {expected}")]
+pub(crate) struct LogGap {
+    expected: u64,
+    found: u64,
+}
+
+/// What everybody who applies a body that cannot be decoded answers: the same on every replica.
+pub(crate) fn undecodable() -> Rejection {
+    Rejection::new(ErrorCode::Internal, "the command in the log cannot be decoded; it changed nothing")
+}

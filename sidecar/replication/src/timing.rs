@@ -1,0 +1,91 @@
+//! Raft's timers and openraft's configuration.
+
+use std::time::Duration;
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+
+/// Raft's timers, in milliseconds.
+///
+/// A crash of the leader is noticed after `election_max_ms` (followers do not vote before) and the next leader is there
+/// after at most `election_max_ms` more: about 650 ms by default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two signs of life of a leader.
+    pub heartbeat_ms: u64,
+    /// A follower campaigns after a random time from here, counted from the end of the leader's lease ...
+    pub election_min_ms: u64,
+    /// ... to here; also the leader's lease. Must be more than `election_min_ms`, which must be more than `heartbeat_ms`.
+    pub election_max_ms: u64,
+}
+
+impl Timing {
+    /// For pods with a core of their own, or most of one.
+    pub const NORMAL: Self = Self { heartbeat_ms: 100, election_min_ms: 250, election_max_ms: 400 };
+    /// For pods that are throttled to a fifth of a core or less: a throttled leader must not lose its followers.
+    pub const SLOW: Self = Self { heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 800 };
+
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms)
+    }
+
+    /// The leader's lease: without a majority's sign of life for this long, a leader takes no proposals.
+    pub(crate) fn lease(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms)
+    }
+
+    /// When a new leader is there for sure if a majority is: lease, time-out, and one split vote.
+    pub(crate) fn failover_max(&self) -> Duration {
+        Duration::from_millis(self.election_max_ms * 4)
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::NORMAL
+    }
+}
+
+/// Log entries that stay behind a snapshot, so that a follower that is a little behind needs no snapshot.
+pub(crate) const ENTRIES_KEPT: u64 = 256;
+/// Bytes of bodies in one append request: keeps a request well under the transport's message limit and a heartbeat's time.
+pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Entries in one append request.
+const APPEND_ENTRIES_MAX: u64 = 1024;
+/// Messages that wait for openraft's core; proposals are admitted before, so this only has to be ample.
+const API_QUEUE: u64 = 8 * 1024;
+/// Notes that openraft's tasks send to its core; the core sends some itself, so this must never be full.
+const NOTIFICATION_QUEUE: u64 = 16 * 1024;
+/// How long a snapshot may take to be sent and installed.
+pub(crate) const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// openraft's configuration for one partition.
+pub(crate) fn config(name: String, timing: &Timing) -> Result<Config, ConfigError> {
+    Config {
+        cluster_name: name,
+        heartbeat_interval: timing.heartbeat_ms,
+        election_timeout_min: timing.election_min_ms,
+        election_timeout_max: timing.election_max_ms,
+        install_snapshot_timeout: u64::try_from(SNAPSHOT_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        max_append_entries: Some(APPEND_ENTRIES_MAX),
+        // Snapshots are taken by entries and bytes: see `maintenance`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        purge_batch_size: ENTRIES_KEPT,
+        api_channel_size: Some(API_QUEUE),
+        api_batch_capacity: APPEND_ENTRIES_MAX,
+        notification_channel_size: Some(NOTIFICATION_QUEUE),
+        state_machine_channel_size: Some(64),
+        // Statistics that are not read here; openraft would keep 150 kB of them per partition.
+        log_stage_capacity: Some(1),
+        // Followers flush while the leader flushes.
+        broadcast_submitted_on_append: Some(true),
+        enable_pre_vote: Some(true),
+        // A restarted leader might serve a state that is older than what it served before.
+        enable_leader_restore: Some(false),
+        // A peer that is back is found again within a heartbeat or a few.
+        backoff: "100ms 200ms ..500ms".to_owned(),
+        ..Config::default()
+    }
+    .validate()
+}

@@ -1,0 +1,64 @@
+//! How replicas reach each other. The shell implements [`Transport`] over its peer connections; tests over channels.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie_core::{MemberName, NodeId, PartitionId};
+
+/// A replica of a partition, as the one who sends to it knows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// The identity that it must have; a message never reaches another one (D14).
+    pub node: NodeId,
+    /// The member that holds it; the transport finds its address.
+    pub member: MemberName,
+}
+
+/// Why a message has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It did not get there, or the answer did not come back in time. The receiver may have acted on it.
+    #[error("reach {member}: {reason}")]
+    Unreachable {
+        /// Who was meant.
+        member: MemberName,
+        /// What happened.
+        reason: String,
+    },
+    /// It got there and was refused: another identity, no such partition, a newer version.
+    #[error("{member} refused: {reason}")]
+    Refused {
+        /// Who refused.
+        member: MemberName,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Carries messages between replicas of one partition.
+///
+/// The receiver checks that it is `to.node`, finds its replica of `partition`, and gives the message to
+/// [`crate::Partition::handle`] or [`crate::Partition::handle_snapshot`]. Messages may be lost, delayed, duplicated and
+/// reordered. The payload is opaque and at most a few megabytes; a snapshot's `data` may be larger and goes in chunks.
+#[async_trait::async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one message and waits at most `timeout` for the answer.
+    async fn send(
+        &self,
+        to: &Target,
+        partition: &PartitionId,
+        kind: u32,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, Error>;
+
+    /// Sends a snapshot and waits at most `timeout` for the answer, which comes once it is installed.
+    async fn send_snapshot(
+        &self,
+        to: &Target,
+        partition: &PartitionId,
+        header: Bytes,
+        data: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, Error>;
+}

@@ -1,0 +1,248 @@
+//! Watches: the events of one partition, in order, to whoever asks.
+//!
+//! ```text
+//! apply ──▶ ring of the last EVENTS_KEPT events ──▶ (resume)  ┐
+//!      └──▶ queue of each watcher of the group  ─────────────▶ Watcher::next
+//! ```
+//!
+//! Registering happens under the state's read lock and publishing under its write lock, so what a watcher sees first (a
+//! view, or the events after the one it names) and what is queued for it afterwards fit without gap or overlap. An event
+//! exists once, however many watch it. A watcher that does not keep up loses its queue, not the partition its memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use coterie_core::command::{Event, GroupView};
+use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_MAX};
+use coterie_core::{EventId, GroupName, Revision};
+use tokio::sync::Notify;
+
+use crate::replica::{Replica, State};
+
+/// What a watcher is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchItem {
+    /// The group as it is; events after [`GroupView::last_event`] follow. First, if no event to resume after was named.
+    Snapshot(GroupView),
+    /// Events were missed (too old to resume, too slow, or a snapshot was installed): forget what was known, take this
+    /// view, events follow. `None`: there is no such group now.
+    Resync(Option<GroupView>),
+    /// The next event.
+    Event(Arc<Event>),
+}
+
+/// The last events, and who waits for more.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    /// In order.
+    ring: VecDeque<Arc<Event>>,
+    /// Every event of the partition after this one is in the ring.
+    floor: EventId,
+    watchers: BTreeMap<GroupName, BTreeMap<u64, Arc<Queue>>>,
+    next_watcher: u64,
+    closed: bool,
+}
+
+/// What waits for one watcher.
+#[derive(Debug)]
+struct Queue {
+    inner: Mutex<QueueInner>,
+    wake: Notify,
+}
+
+#[derive(Debug)]
+struct QueueInner {
+    items: VecDeque<WatchItem>,
+    /// Past this many items the watcher is slow.
+    bound: usize,
+    /// Events up to this one are not for this watcher.
+    after: EventId,
+    /// Something was lost; the watcher is owed a [`WatchItem::Resync`].
+    lost: bool,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, QueueInner> {
+        self.inner.lock().expect("no holder panics")
+    }
+
+    fn push(&self, event: &Arc<Event>) {
+        let mut inner = self.lock();
+        if inner.lost || event.id <= inner.after {
+            return;
+        }
+        if inner.items.len() >= inner.bound {
+            inner.items.clear();
+            inner.lost = true;
+        } else {
+            inner.items.push_back(WatchItem::Event(event.clone()));
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    fn lose(&self) {
+        let mut inner = self.lock();
+        inner.items.clear();
+        inner.lost = true;
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+}
+
+impl Hub {
+    /// A hub whose ring will hold everything after `revision`.
+    pub(crate) fn new(revision: Option<Revision>) -> Self {
+        Self {
+            ring: VecDeque::new(),
+            floor: floor_at(revision),
+            watchers: BTreeMap::new(),
+            next_watcher: 0,
+            closed: false,
+        }
+    }
+
+    /// Keeps the events of one revision and queues them for those who watch. Call under the state's write lock.
+    pub(crate) fn publish(&mut self, events: Vec<Event>) {
+        for event in events {
+            debug_assert!(self.ring.back().is_none_or(|last| last.id < event.id), "events are made in order");
+            let event = Arc::new(event);
+            if let Some(watchers) = self.watchers.get(&event.group) {
+                watchers.values().for_each(|queue| queue.push(&event));
+            }
+            if self.ring.len() == EVENTS_KEPT
+                && let Some(oldest) = self.ring.pop_front()
+            {
+                self.floor = oldest.id;
+            }
+            self.ring.push_back(event);
+        }
+    }
+
+    /// The state was replaced by one at `revision`: what happened in between is not known. Call under the write lock.
+    pub(crate) fn reset(&mut self, revision: Option<Revision>) {
+        self.ring.clear();
+        self.floor = floor_at(revision);
+        self.queues().for_each(|queue| queue.lose());
+    }
+
+    /// Nothing comes any more; watchers take what is queued, and then the end.
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+        self.queues().for_each(|queue| queue.close());
+    }
+
+    fn queues(&self) -> impl Iterator<Item = &Arc<Queue>> {
+        self.watchers.values().flat_map(BTreeMap::values)
+    }
+
+    /// The events of `group` after `after`, if none that came after it is forgotten.
+    fn since(&self, group: &GroupName, after: EventId, view: Option<&GroupView>) -> Option<VecDeque<WatchItem>> {
+        let nothing_missed = view.is_some_and(|view| view.last_event <= after);
+        if after < self.floor && !nothing_missed {
+            return None;
+        }
+        let from = self.ring.partition_point(|event| event.id <= after);
+        let events = self.ring.range(from..).filter(|event| event.group == *group);
+        Some(events.cloned().map(WatchItem::Event).collect())
+    }
+
+    fn register(&mut self, group: &GroupName, after: Option<EventId>, view: Option<GroupView>) -> (u64, Arc<Queue>) {
+        let resumed = after.and_then(|after| Some((after, self.since(group, after, view.as_ref())?)));
+        let (after, items) = match (resumed, after, view) {
+            (Some((after, items)), _, _) => (after, items),
+            (None, None, Some(view)) => (EventId::default(), VecDeque::from([WatchItem::Snapshot(view)])),
+            (None, _, view) => (EventId::default(), VecDeque::from([WatchItem::Resync(view)])),
+        };
+        let bound = items.len() + WATCHER_QUEUE_MAX;
+        let inner = QueueInner { items, bound, after, lost: false, closed: self.closed };
+        let queue = Arc::new(Queue { inner: Mutex::new(inner), wake: Notify::new() });
+        let id = self.next_watcher;
+        self.next_watcher += 1;
+        self.watchers.entry(group.clone()).or_default().insert(id, queue.clone());
+        (id, queue)
+    }
+
+    fn unregister(&mut self, group: &GroupName, id: u64) {
+        if let Some(watchers) = self.watchers.get_mut(group) {
+            watchers.remove(&id);
+            if watchers.is_empty() {
+                self.watchers.remove(group);
+            }
+        }
+    }
+}
+
+/// The place after which everything is known to a state that was taken over at `revision`.
+fn floor_at(revision: Option<Revision>) -> EventId {
+    revision.map_or(EventId::default(), |revision| EventId { revision, ordinal: u32::MAX })
+}
+
+/// Who watches one group. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watcher {
+    replica: Arc<Replica>,
+    group: GroupName,
+    id: u64,
+    queue: Arc<Queue>,
+}
+
+impl Watcher {
+    pub(crate) fn new(replica: Arc<Replica>, group: &GroupName, after: Option<EventId>) -> Self {
+        let (id, queue) = replica.with_state_and_hub(|state, hub| hub.register(group, after, state.machine.group(group)));
+        Self { replica, group: group.clone(), id, queue }
+    }
+
+    /// The group that is watched.
+    pub fn group(&self) -> &GroupName {
+        &self.group
+    }
+
+    /// What comes next, in order, without gap and without duplicate. `None` once the replica has stopped or failed.
+    /// Cancelling loses nothing.
+    pub async fn next(&mut self) -> Option<WatchItem> {
+        loop {
+            if let Some(step) = self.step() {
+                return step;
+            }
+            self.queue.wake.notified().await;
+        }
+    }
+
+    /// What [`Watcher::next`] returns now; `None` if it has to wait.
+    fn step(&self) -> Option<Option<WatchItem>> {
+        let mut inner = self.queue.lock();
+        if inner.lost {
+            drop(inner);
+            return Some(Some(self.resync()));
+        }
+        match inner.items.pop_front() {
+            Some(item) => Some(Some(item)),
+            None => inner.closed.then_some(None),
+        }
+    }
+
+    fn resync(&self) -> WatchItem {
+        self.replica.with_state_and_hub(|state, _| {
+            // Nothing is published while the state is locked, so the view and what is queued from here on fit.
+            let mut inner = self.queue.lock();
+            inner.items.clear();
+            inner.lost = false;
+            inner.after = EventId::default();
+            inner.bound = WATCHER_QUEUE_MAX;
+            WatchItem::Resync(state.machine.group(&self.group))
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.replica.with_state_and_hub(|_, hub| hub.unregister(&self.group, self.id));
+    }
+}

@@ -1,0 +1,307 @@
+//! Replicas of one partition in one process, each on a disk of its own, with links that can be cut.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie_core::command::{self, Answer, Command, Envelope, GroupOp, GroupView, Outcome, Query, Reply};
+use coterie_core::{ErrorCode, GroupName, MemberName, NodeId, PartitionId, RequestId, Revision};
+use coterie_env::Env;
+use coterie_env::mem::MemDisk;
+use coterie_env::random::uuid_v7;
+use coterie_replication::{Leadership, Options, Partition, ProposeError, Target, Timing, Transport, storage_key, transport};
+use coterie_store::log::{self, Log};
+use coterie_store::snapshots::Snapshots;
+
+/// More than any wait of these tests takes on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A client's deadline.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Who is reachable, and which links are cut.
+#[derive(Default)]
+struct Net {
+    replicas: BTreeMap<u64, Partition>,
+    cut: BTreeSet<(u64, u64)>,
+}
+
+type SharedNet = Arc<Mutex<Net>>;
+
+/// One replica's way to the others.
+struct Links {
+    own: u64,
+    net: SharedNet,
+}
+
+impl Links {
+    /// The other end, if the link is whole in both directions; else waits as a lost packet makes one wait.
+    async fn reach(&self, to: &Target, timeout: Duration) -> Result<Partition, transport::Error> {
+        let replica = {
+            let net = self.net.lock().unwrap();
+            let cut = net.cut.contains(&(self.own, to.node.0)) || net.cut.contains(&(to.node.0, self.own));
+            net.replicas.get(&to.node.0).filter(|_| !cut).cloned()
+        };
+        match replica {
+            Some(replica) => Ok(replica),
+            None => {
+                tokio::time::sleep(timeout).await; // plays a message that is lost
+                Err(transport::Error::Unreachable { member: to.member.clone(), reason: "no answer".to_owned() })
+            }
+        }
+    }
+}
+
+fn refused(to: &Target) -> impl Fn(String) -> transport::Error {
+    move |reason| transport::Error::Refused { member: to.member.clone(), reason }
+}
+
+#[async_trait::async_trait]
+impl Transport for Links {
+    async fn send(
+        &self,
+        to: &Target,
+        _partition: &PartitionId,
+        kind: u32,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, transport::Error> {
+        let answer = self.reach(to, timeout).await?.handle(kind, payload).await.map_err(refused(to))?;
+        self.reach(to, timeout).await?;
+        Ok(answer)
+    }
+
+    async fn send_snapshot(
+        &self,
+        to: &Target,
+        _partition: &PartitionId,
+        header: Bytes,
+        data: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, transport::Error> {
+        self.reach(to, timeout).await?.handle_snapshot(header, data).await.map_err(refused(to))
+    }
+}
+
+/// One machine: its disk outlives its process.
+struct Machine {
+    disk: MemDisk,
+    log: Option<Log>,
+    running: Option<Partition>,
+}
+
+/// Replicas 1 to n of one partition.
+pub struct Cluster {
+    id: PartitionId,
+    generation: u64,
+    machines: BTreeMap<u64, Machine>,
+    net: SharedNet,
+    snapshot_entries: u64,
+    client: Client,
+}
+
+/// One client with rising request ids.
+pub struct Client {
+    env: Env,
+    id: u128,
+}
+
+impl Client {
+    pub fn new() -> Self {
+        let env = coterie_env::real::real();
+        let id = uuid_v7(&*env.random, env.clock.wall_ms());
+        Self { env, id }
+    }
+
+    pub fn request(&self) -> RequestId {
+        RequestId { client: self.id, request: uuid_v7(&*self.env.random, self.env.clock.wall_ms()) }
+    }
+
+    pub fn body(&self, command: Command) -> Bytes {
+        body(Some(self.request()), command)
+    }
+}
+
+pub fn body(request: Option<RequestId>, command: Command) -> Bytes {
+    command::encode(&Envelope { request, command }).into()
+}
+
+/// Makes a group.
+pub fn create(group: &str) -> Command {
+    Command::Group { name: GroupName::from(group), op: GroupOp::Create { config: None } }
+}
+
+pub fn member(node: u64) -> MemberName {
+    MemberName(format!("member-{node}"))
+}
+
+pub fn target(node: u64) -> Target {
+    Target { node: NodeId(node), member: member(node) }
+}
+
+impl Cluster {
+    /// Replicas that have never heard of each other.
+    pub async fn pristine(replicas: u64) -> Self {
+        Self::with_snapshots_every(replicas, 1_000_000).await
+    }
+
+    pub async fn with_snapshots_every(replicas: u64, snapshot_entries: u64) -> Self {
+        let id = PartitionId { group: "data".into(), index: 1 };
+        let machines = (1..=replicas).map(|node| (node, Machine { disk: MemDisk::new(), log: None, running: None })).collect();
+        let net = SharedNet::default();
+        let mut cluster = Self { id, generation: 0, machines, net, snapshot_entries, client: Client::new() };
+        for node in cluster.nodes() {
+            cluster.start(node).await;
+        }
+        cluster
+    }
+
+    /// Replicas that form a partition.
+    pub async fn formed(replicas: u64) -> Self {
+        Self::pristine(replicas).await.form().await
+    }
+
+    pub async fn form(self) -> Self {
+        for node in self.nodes() {
+            self.replica(node).form(self.nodes().into_iter().map(target).collect()).await.unwrap();
+        }
+        self
+    }
+
+    pub fn nodes(&self) -> Vec<u64> {
+        self.machines.keys().copied().collect()
+    }
+
+    pub fn replica(&self, node: u64) -> Partition {
+        self.machines[&node].running.clone().expect("the replica runs")
+    }
+
+    /// Starts a process on the machine's disk.
+    pub async fn start(&mut self, node: u64) {
+        let machine = self.machines.get_mut(&node).unwrap();
+        let env = Env { disk: Arc::new(machine.disk.clone()), ..coterie_env::real::real() };
+        let dir = Path::new("/data");
+        env.disk.create_dir_all(dir).unwrap();
+        let log = Log::open(&env, dir, log::Options::default()).unwrap();
+        machine.log = Some(log.clone());
+        let options = Options {
+            id: self.id.clone(),
+            node: NodeId(node),
+            member: member(node),
+            generation: self.generation,
+            log,
+            snapshots: Arc::new(Snapshots::new(&env, dir).unwrap()),
+            transport: Arc::new(Links { own: node, net: self.net.clone() }),
+            timing: Timing::NORMAL,
+            snapshot_entries: self.snapshot_entries,
+            env,
+        };
+        let partition = Partition::open(options).await.unwrap();
+        self.net.lock().unwrap().replicas.insert(node, partition.clone());
+        machine.running = Some(partition);
+    }
+
+    /// Ends a process as a power failure does.
+    pub async fn crash(&mut self, node: u64) {
+        let machine = self.machines.get_mut(&node).unwrap();
+        self.net.lock().unwrap().replicas.remove(&node);
+        machine.disk.crash();
+        machine.running.take().expect("the replica runs").shutdown().await;
+        machine.disk.crash();
+    }
+
+    /// Ends a process in good order.
+    pub async fn stop(&mut self, node: u64) {
+        let running = self.machines.get_mut(&node).unwrap().running.take().expect("the replica runs");
+        running.shutdown().await;
+        self.net.lock().unwrap().replicas.remove(&node);
+    }
+
+    /// The first revision that a running replica's log still holds.
+    pub fn first_in_log(&self, node: u64) -> Option<Revision> {
+        let log = self.machines[&node].log.as_ref().expect("the replica runs");
+        log.partition(&storage_key(&self.id, self.generation)).state().first.map(Revision)
+    }
+
+    /// Cuts all links of a replica.
+    pub fn cut(&self, node: u64) {
+        let mut net = self.net.lock().unwrap();
+        net.cut.extend(self.nodes().into_iter().map(|other| (node, other)));
+    }
+
+    pub fn heal(&self) {
+        self.net.lock().unwrap().cut.clear();
+    }
+
+    fn running(&self) -> impl Iterator<Item = (u64, &Partition)> {
+        self.machines.iter().filter_map(|(node, machine)| Some((*node, machine.running.as_ref()?)))
+    }
+
+    /// Waits until one of these replicas leads, with its barrier applied and a majority behind it.
+    pub async fn leader_among(&self, nodes: &[u64]) -> u64 {
+        let watches: Vec<_> = nodes.iter().map(|node| (*node, self.replica(*node).leadership())).collect();
+        let waits = watches.into_iter().map(|(node, mut leadership)| {
+            Box::pin(async move {
+                let leads = |now: &Leadership| now.leading && now.has_quorum;
+                leadership.wait_for(leads).await.expect("the replica runs");
+                node
+            })
+        });
+        let (leader, _, _) = within(futures_util::future::select_all(waits)).await;
+        leader
+    }
+
+    pub async fn leader(&self) -> u64 {
+        let running: Vec<_> = self.running().map(|(node, _)| node).collect();
+        self.leader_among(&running).await
+    }
+
+    /// Proposes as a router does: on whoever leads, again after a change of leader, always with the same request id.
+    pub async fn must(&self, command: Command) -> (Revision, Reply) {
+        let (revision, outcome) = self.must_body(self.client.body(command)).await;
+        (revision, outcome.expect("the command is accepted"))
+    }
+
+    /// As [`Cluster::must`], with bytes that may be refused.
+    pub async fn must_body(&self, body: Bytes) -> (Revision, Outcome) {
+        within(async {
+            loop {
+                let leader = self.leader().await;
+                match self.replica(leader).propose(body.clone(), DEADLINE).await {
+                    Ok(answer) => return answer,
+                    Err(ProposeError::NotLeader(_)) => {}
+                    Err(ProposeError::Rejected(rejection)) => {
+                        let again = [ErrorCode::Unknown, ErrorCode::NoQuorum, ErrorCode::DeadlineExceeded];
+                        assert!(again.contains(&rejection.code), "{rejection:?}");
+                    }
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until a replica has applied a revision.
+    pub async fn applied(&self, node: u64, revision: Revision) {
+        let mut applied = self.replica(node).applied();
+        within(applied.wait_for(|applied| *applied >= revision)).await.expect("the replica runs");
+    }
+}
+
+/// The names of the groups that a replica has applied.
+pub fn groups(replica: &Partition) -> Vec<String> {
+    let answer = replica.with_machine(|machine| machine.query(&Query::Groups)).unwrap();
+    let Answer::Groups(groups) = answer else { panic!("asked for groups, got {answer:?}") };
+    groups.into_iter().map(|group| group.name.0).collect()
+}
+
+pub fn view(replica: &Partition, group: &str) -> Option<GroupView> {
+    replica.with_machine(|machine| machine.group(&GroupName::from(group)))
+}
+
+/// Fails the test when something takes too long.
+pub async fn within<F: Future>(work: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, work).await.expect("takes too long")
+}

@@ -1,0 +1,79 @@
+//! Snapshots: restarts, purged logs, replicas that were away.
+
+mod common;
+
+use coterie_core::EventId;
+use coterie_core::command::{Command, GroupOp, Presence, Reply};
+use coterie_core::{GroupName, Revision};
+use coterie_replication::WatchItem;
+use common::*;
+
+/// Proposes groups until the leader must have taken a snapshot and dropped the log behind it.
+async fn fill(cluster: &Cluster, round: usize) -> Revision {
+    let mut last = Revision(0);
+    for index in 0..600 {
+        last = cluster.must(create(&format!("g-{round}-{index:03}"))).await.0;
+    }
+    last
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_starts_from_its_snapshot_and_the_log_after_it() {
+    let mut cluster = Cluster::with_snapshots_every(1, 250).await.form().await;
+    let last = fill(&cluster, 0).await;
+    for _ in 0..2 {
+        cluster.crash(1).await;
+        cluster.start(1).await;
+        cluster.leader().await;
+        cluster.applied(1, last).await;
+        assert_eq!(groups(&cluster.replica(1)).len(), 600);
+        assert!(cluster.replica(1).is_formed());
+    }
+    // What came before the snapshot is not there to be told.
+    let mut watcher = cluster.replica(1).watch(&GroupName::from("g-0-000"), Some(EventId::default()));
+    assert!(matches!(within(watcher.next()).await, Some(WatchItem::Resync(Some(_)))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_gets_a_snapshot_and_its_watchers_resync() {
+    let mut cluster = Cluster::with_snapshots_every(3, 250).await.form().await;
+    let (_, reply) = cluster.must(Command::OpenSession { member: member(9), incarnation: 1, ttl_ms: 5_000 }).await;
+    let Reply::Session(session) = reply else { panic!("{reply:?}") };
+    let join = || {
+        let op = GroupOp::Join { session, metadata: [].into(), zone: String::new(), presence: Presence::Stream };
+        Command::Group { name: "watched".into(), op }
+    };
+    let (joined, _) = cluster.must(join()).await;
+    let leader = cluster.leader().await;
+    let away = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
+    cluster.applied(away, joined).await;
+    let mut watcher = cluster.replica(away).watch(&GroupName::from("watched"), None);
+    let Some(WatchItem::Snapshot(view)) = within(watcher.next()).await else { panic!("no snapshot") };
+    assert_eq!(view.members.len(), 1);
+
+    cluster.cut(away);
+    cluster.must(join()).await;
+    // The log is dropped between two attempts to reach the one that is away.
+    let mut rounds = 0;
+    let mut last = joined;
+    while cluster.first_in_log(cluster.leader().await) <= Some(joined) {
+        last = fill(&cluster, rounds).await;
+        rounds += 1;
+    }
+    cluster.heal();
+    cluster.applied(away, last).await;
+    let expected = groups(&cluster.replica(cluster.leader().await)).len();
+    assert_eq!(expected, 600 * rounds + 1);
+    assert_eq!(groups(&cluster.replica(away)).len(), expected);
+    let Some(WatchItem::Resync(Some(view))) = within(watcher.next()).await else { panic!("no resync") };
+    assert_eq!(view.members.len(), 2);
+    let (joined, _) = cluster.must(join()).await;
+    let Some(WatchItem::Event(event)) = within(watcher.next()).await else { panic!("no event") };
+    assert_eq!(event.id.revision, joined);
+
+    // What it was given is durable, and it can lead.
+    cluster.crash(away).await;
+    cluster.start(away).await;
+    cluster.applied(away, joined).await;
+    assert_eq!(groups(&cluster.replica(away)).len(), expected);
+}
