@@ -1,0 +1,566 @@
+//! Every operation, once. Both wires bring the same typed request here and carry the same typed reply back.
+//!
+//! A request is counted, admitted (bounds, the sidecar's state), checked field by field so that nobody waits for a quorum
+//! to be told of a typing error, and then handed to the router or to the presences. Nothing is decided here that the
+//! partition's state machine decides.
+
+use std::sync::Arc;
+
+use axum::http::HeaderMap;
+use coterie_core::command::{Answer, Command, GroupConfig, GroupOp, GroupView, Query, Reply};
+use coterie_core::limits::{SESSION_TTL_MS_DEFAULT, WATCHES_MAX};
+use coterie_core::machine::validate;
+use coterie_core::{ErrorCode, GroupName, MemberId, PartitionGroupName, PartitionId, Rejection, RequestId, Revision, Term};
+use coterie_proto::v1;
+use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::call::{Call, invalid};
+use super::convert::{self, Freshness, Wire};
+use super::counters::Counters;
+use super::feed::{self, Events, JoinFeed, Order};
+use crate::deadline::Deadline;
+use crate::limits::REQUESTS_MAX;
+use crate::node::Node;
+use crate::presence::state::place_of;
+use crate::presence::{Join, Kind, Own};
+use crate::state::State;
+
+/// Partitions that a listing asks at once.
+const LIST_CONCURRENCY: usize = 16;
+
+/// The operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Ops(Arc<Inner>);
+
+struct Inner {
+    node: Node,
+    counters: Counters,
+    requests: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
+}
+
+/// What an operation needs of its caller.
+struct Caller {
+    request: RequestId,
+    deadline: Deadline,
+}
+
+/// A group and where it lives.
+struct Place {
+    partition: PartitionId,
+    group: GroupName,
+}
+
+/// When an operation may be done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    /// Once the cluster is known, also while draining: leaders must be able to release.
+    Serving,
+    /// Not while draining.
+    Joining,
+}
+
+/// Whether a sidecar in this state takes such an operation.
+fn admit(state: &State, when: When) -> Result<(), Rejection> {
+    match state {
+        State::Running => Ok(()),
+        State::Draining if when == When::Serving => Ok(()),
+        State::Draining => {
+            Err(Rejection::new(ErrorCode::ShuttingDown, "the sidecar is draining and takes no new members"))
+        }
+        State::Refused(rejection) => Err(rejection.clone()),
+        State::Starting | State::WaitingForMembers { missing: _ } | State::WaitingForManagementGroup => {
+            let reason = state.reason();
+            let reason = if reason.is_empty() { "it is starting".to_owned() } else { reason };
+            Err(Rejection::new(
+                ErrorCode::WaitingForManagementGroup,
+                format!("the sidecar waits for the management group: {reason}"),
+            ))
+        }
+    }
+}
+
+impl Ops {
+    /// The operations of a node.
+    pub fn new(node: Node, counters: Counters) -> Self {
+        Self(Arc::new(Inner {
+            node,
+            counters,
+            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            watches: Arc::new(Semaphore::new(WATCHES_MAX)),
+        }))
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.0.node
+    }
+
+    /// Counts a request that a wire refused before it became an operation.
+    pub fn refused(&self, rejection: &Rejection) {
+        self.0.counters.count::<()>("none", &Err(rejection.clone()));
+    }
+
+    /// Makes a group.
+    pub async fn create(&self, headers: &HeaderMap, request: v1::CreateGroupRequest) -> Result<v1::Group, Rejection> {
+        self.run("create", headers, When::Serving, async |caller| {
+            let v1::CreateGroupRequest { group, partition_group, config } = request;
+            let config = config.map(|config| convert::config_over(&config, GroupConfig::default()));
+            config.as_ref().map_or(Ok(()), validate::config)?;
+            let place = self.place(&group, &partition_group)?;
+            self.node().router().record(&place.partition, &place.group, caller.deadline).await?;
+            self.change(&caller, &place, GroupOp::Create { config }).await
+        })
+        .await
+    }
+
+    /// Reads a group.
+    pub async fn get(&self, headers: &HeaderMap, request: v1::GetGroupRequest) -> Result<v1::Group, Rejection> {
+        self.run("get", headers, When::Serving, async |caller| {
+            let stale = is_stale(request.consistency)?;
+            let place = self.place(&request.group, &request.partition_group)?;
+            let (view, freshness) = self.read(&place, stale, caller.deadline).await?;
+            Ok(convert::group(&view, place.partition.group.as_str(), freshness))
+        })
+        .await
+    }
+
+    /// Lists groups, by partition group and name; without a partition group, of all of them.
+    pub async fn list(
+        &self,
+        headers: &HeaderMap,
+        request: v1::ListGroupsRequest,
+    ) -> Result<v1::ListGroupsResponse, Rejection> {
+        self.run("list", headers, When::Serving, async |caller| {
+            let partitions = self.partitions(&request.partition_group)?;
+            let read = |partition: PartitionId| async move { self.read_all(partition, caller.deadline).await };
+            let groups: Vec<Vec<v1::Group>> =
+                stream::iter(partitions).map(read).buffered(LIST_CONCURRENCY).try_collect().await?;
+            let mut groups: Vec<v1::Group> = groups.into_iter().flatten().collect();
+            groups.sort_by(|a, b| (&a.partition_group, &a.name).cmp(&(&b.partition_group, &b.name)));
+            Ok(v1::ListGroupsResponse { groups })
+        })
+        .await
+    }
+
+    /// Changes a group's configuration. Fields that are not given stay as they are; the change is then conditional on
+    /// the configuration that they were read from.
+    pub async fn configure(
+        &self,
+        headers: &HeaderMap,
+        request: v1::ConfigureGroupRequest,
+    ) -> Result<v1::Group, Rejection> {
+        self.run("configure", headers, When::Serving, async |caller| {
+            let asked = request.config.ok_or_else(|| invalid("config", "is missing"))?;
+            let place = self.place(&request.group, &request.partition_group)?;
+            let mut if_config_revision =
+                Some(request.if_config_revision).filter(|revision| *revision != 0).map(Revision);
+            let partial = asked.release_timeout_ms.is_none() || asked.max_members.is_none();
+            let present = if partial {
+                let (view, _) = self.read(&place, false, caller.deadline).await?;
+                if_config_revision = if_config_revision.or(Some(view.config_revision));
+                view.config
+            } else {
+                GroupConfig::default()
+            };
+            let config = convert::config_over(&asked, present);
+            validate::config(&config)?;
+            let if_term = convert::if_term(request.if_term);
+            self.change(&caller, &place, GroupOp::Configure { config, if_config_revision, if_term }).await
+        })
+        .await
+    }
+
+    /// Removes a group.
+    pub async fn delete(
+        &self,
+        headers: &HeaderMap,
+        request: v1::DeleteGroupRequest,
+    ) -> Result<v1::DeleteGroupResponse, Rejection> {
+        self.run("delete", headers, When::Serving, async |caller| {
+            let place = self.place(&request.group, &request.partition_group)?;
+            let command = Command::Group { name: place.group.clone(), op: GroupOp::Delete };
+            let router = self.node().router();
+            let (revision, _) = router.write(caller.request, &place.partition, command, caller.deadline).await?;
+            if let Err(rejection) = router.forget(&place.partition, &place.group, caller.deadline).await {
+                tracing::debug!(group = %place.group, %rejection, "forget a deleted group");
+            }
+            Ok(v1::DeleteGroupResponse { revision: revision.0 })
+        })
+        .await
+    }
+
+    /// Joins with a lease.
+    pub async fn join(&self, headers: &HeaderMap, request: v1::JoinRequest) -> Result<v1::JoinResponse, Rejection> {
+        self.run("join", headers, When::Joining, async |caller| {
+            let ttl_ms = if request.ttl_ms == 0 { SESSION_TTL_MS_DEFAULT } else { request.ttl_ms };
+            validate::ttl_ms(ttl_ms)?;
+            let join = self.joining(caller, request, Kind::Lease { ttl_ms })?;
+            let membership = self.node().presences().join(join).await?;
+            Ok(feed::joined(self.node(), &membership))
+        })
+        .await
+    }
+
+    /// Joins with a stream: the membership lasts as long as what is returned is read.
+    pub async fn join_stream(
+        &self,
+        headers: &HeaderMap,
+        request: v1::JoinRequest,
+    ) -> Result<BoxStream<'static, v1::JoinStreamResponse>, Rejection> {
+        self.run("join_stream", headers, When::Joining, async |caller| {
+            if request.ttl_ms != 0 {
+                return Err(invalid("ttl_ms", "is for leases; a membership that a stream holds lasts as long as that"));
+            }
+            let permit = self.watch_permit()?;
+            let join = self.joining(caller, request, Kind::Stream)?;
+            let place = Place { partition: join.partition.clone(), group: join.group.clone() };
+            let membership = self.node().presences().join(join).await?;
+            let order = Order::after(Some(place_of(membership.view())), membership.view().leader);
+            let events = self.events(&place, Some(place_of(membership.view())), order).await?;
+            Ok(JoinFeed::new(self.node().clone(), membership, events).into_stream(permit).boxed())
+        })
+        .await
+    }
+
+    /// Extends a lease that this sidecar holds.
+    pub async fn renew(&self, headers: &HeaderMap, request: v1::RenewRequest) -> Result<v1::RenewResponse, Rejection> {
+        self.run("renew", headers, When::Serving, async |_| {
+            let place = self.place(&request.group, &request.partition_group)?;
+            let presences = self.node().presences();
+            let (ttl_ms, session) = presences.renew(&place.partition, &place.group, MemberId(request.member))?;
+            Ok(v1::RenewResponse { ttl_ms, session: v1::SessionState::from(Wire(session)).into() })
+        })
+        .await
+    }
+
+    /// A member leaves.
+    pub async fn leave(&self, headers: &HeaderMap, request: v1::LeaveRequest) -> Result<v1::LeaveResponse, Rejection> {
+        self.run("leave", headers, When::Serving, async |Caller { request: id, deadline }| {
+            let place = self.place(&request.group, &request.partition_group)?;
+            let member = MemberId(request.member);
+            let presences = self.node().presences();
+            let revision = presences.leave(&place.partition, &place.group, member, id, deadline).await?;
+            Ok(v1::LeaveResponse { revision: revision.0 })
+        })
+        .await
+    }
+
+    /// Replaces a member's metadata.
+    pub async fn set_metadata(
+        &self,
+        headers: &HeaderMap,
+        request: v1::SetMetadataRequest,
+    ) -> Result<v1::Member, Rejection> {
+        self.run("set_metadata", headers, When::Serving, async |caller| {
+            let metadata = convert::metadata(request.metadata);
+            validate::metadata(&metadata)?;
+            let place = self.place(&request.group, &request.partition_group)?;
+            let if_term = convert::if_term(request.if_term);
+            let op = GroupOp::SetMetadata { member: MemberId(request.member), metadata, if_term };
+            let group = self.change(&caller, &place, op).await?;
+            let member = group.members.into_iter().find(|member| member.id == request.member);
+            member.ok_or_else(|| Rejection::new(ErrorCode::Internal, "the answer lacks the member that was changed"))
+        })
+        .await
+    }
+
+    /// Asks the leader to release.
+    pub async fn step_down(&self, headers: &HeaderMap, request: v1::StepDownRequest) -> Result<v1::Group, Rejection> {
+        self.run("step_down", headers, When::Serving, async |caller| {
+            let place = self.place(&request.group, &request.partition_group)?;
+            let if_term = convert::if_term(request.if_term);
+            self.change(&caller, &place, GroupOp::StepDown { if_term, reason: "requested".to_owned() }).await
+        })
+        .await
+    }
+
+    /// The leader has stopped acting.
+    pub async fn release(&self, headers: &HeaderMap, request: v1::ReleaseRequest) -> Result<v1::Group, Rejection> {
+        self.run("release", headers, When::Serving, async |Caller { request: id, deadline }| {
+            if request.term == 0 {
+                return Err(invalid("term", "is missing; give the term that is released"));
+            }
+            let place = self.place(&request.group, &request.partition_group)?;
+            let presences = self.node().presences();
+            let (_, reply) =
+                presences.release(&place.partition, &place.group, Term(request.term), id, deadline).await?;
+            group_of(reply, &place)
+        })
+        .await
+    }
+
+    /// Watches a group.
+    pub async fn watch(
+        &self,
+        headers: &HeaderMap,
+        request: v1::WatchRequest,
+    ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
+        self.run("watch", headers, When::Serving, async |_| {
+            let permit = self.watch_permit()?;
+            let after = match request.after.as_str() {
+                "" => None,
+                text => Some(convert::event_id("after", text)?),
+            };
+            let place = self.place(&request.group, &request.partition_group)?;
+            let events = self.events(&place, after, Order::after(after, None)).await?;
+            Ok(events.into_stream(permit))
+        })
+        .await
+    }
+
+    /// Whether the application beside this sidecar leads. Answers in every state: without a cluster nobody leads.
+    pub async fn own(&self, headers: &HeaderMap, request: v1::SelfRequest) -> Result<v1::SelfResponse, Rejection> {
+        let result = self.own_now(headers, &request).await;
+        self.0.counters.count("self", &result);
+        result
+    }
+
+    async fn own_now(&self, headers: &HeaderMap, request: &v1::SelfRequest) -> Result<v1::SelfResponse, Rejection> {
+        let caller = self.caller(Call::from_headers(headers)?);
+        let place = match self.place(&request.group, &request.partition_group) {
+            Ok(place) => place,
+            Err(rejection) if rejection.code == ErrorCode::WaitingForManagementGroup => {
+                return Ok(v1::SelfResponse::default());
+            }
+            Err(rejection) => return Err(rejection),
+        };
+        let own = self.node().presences().list(&place.partition, &place.group);
+        let mut response = self_response(&own, self.node().env().clock.monotonic_ms());
+        if own.members.is_empty() && admit(&self.node().state().borrow(), When::Serving).is_ok() {
+            let known = self.read(&place, true, caller.deadline).await;
+            response.term = known.map_or(0, |(view, _)| view.term.0);
+        }
+        Ok(response)
+    }
+
+    /// The cluster as this sidecar sees it.
+    pub fn status(&self) -> v1::StatusResponse {
+        self.0.counters.count::<()>("status", &Ok(()));
+        self.node().status()
+    }
+
+    /// Gives up in good order what this sidecar holds; comes back when that is done. It goes on when the caller leaves.
+    pub async fn drain(&self) -> Result<(), Rejection> {
+        let node = self.node().clone();
+        let (done, waiting) = tokio::sync::oneshot::channel();
+        let task = async move {
+            node.drain().await;
+            // Nobody may be waiting any more.
+            let _ = done.send(());
+        };
+        self.node().env().spawn.spawn("api-drain", Box::pin(task));
+        let result = waiting.await.map_err(|_| Rejection::new(ErrorCode::Internal, "the drain was given up"));
+        self.0.counters.count("drain", &result);
+        result
+    }
+
+    async fn run<T>(
+        &self,
+        op: &'static str,
+        headers: &HeaderMap,
+        when: When,
+        serve: impl AsyncFnOnce(Caller) -> Result<T, Rejection>,
+    ) -> Result<T, Rejection> {
+        let served = async {
+            let _permit = self.0.requests.try_acquire().map_err(|_| {
+                let message = format!("{REQUESTS_MAX} requests are being served, which is the limit; send it again later");
+                Rejection::new(ErrorCode::Overloaded, message)
+            })?;
+            let call = Call::from_headers(headers)?;
+            admit(&self.node().state().borrow(), when)?;
+            serve(self.caller(call)).await
+        };
+        let result = served.await;
+        self.0.counters.count(op, &result);
+        result
+    }
+
+    fn caller(&self, call: Call) -> Caller {
+        let Call { request, timeout_ms } = call;
+        Caller {
+            request: request.unwrap_or_else(|| self.node().router().mint()),
+            deadline: Deadline::after_ms(self.node().env(), timeout_ms),
+        }
+    }
+
+    fn place(&self, group: &str, partition_group: &str) -> Result<Place, Rejection> {
+        validate::name("group", group)?;
+        validate::label("partition_group", partition_group)?;
+        let group = GroupName::from(group);
+        let asked = Some(partition_group).filter(|name| !name.is_empty());
+        let partition = self.node().router().locate(asked, &group)?;
+        Ok(Place { partition, group })
+    }
+
+    fn partitions(&self, asked: &str) -> Result<Vec<PartitionId>, Rejection> {
+        validate::label("partition_group", asked)?;
+        let all = self.node().router().partition_groups()?;
+        if !asked.is_empty() && !all.iter().any(|(name, _)| name.as_str() == asked) {
+            let names: Vec<&str> = all.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(Rejection::new(
+                ErrorCode::PartitionGroupUnknown,
+                format!("partition_group: there is no `{asked}`; there is: {}", names.join(", ")),
+            ));
+        }
+        let wanted = all.into_iter().filter(|(name, _)| asked.is_empty() || name.as_str() == asked);
+        Ok(wanted.flat_map(|(group, count)| partitions_of(&group, count)).collect())
+    }
+
+    fn joining(&self, caller: Caller, request: v1::JoinRequest, kind: Kind) -> Result<Join, Rejection> {
+        let v1::JoinRequest { group, partition_group, metadata, zone, ttl_ms: _ } = request;
+        let metadata = convert::metadata(metadata);
+        validate::metadata(&metadata)?;
+        validate::label("zone", &zone)?;
+        let Place { partition, group } = self.place(&group, &partition_group)?;
+        let Caller { request, deadline } = caller;
+        Ok(Join { partition, group, metadata, zone, kind, request, deadline })
+    }
+
+    async fn change(&self, caller: &Caller, place: &Place, op: GroupOp) -> Result<v1::Group, Rejection> {
+        let command = Command::Group { name: place.group.clone(), op };
+        let router = self.node().router();
+        let (_, reply) = router.write(caller.request, &place.partition, command, caller.deadline).await?;
+        group_of(reply, place)
+    }
+
+    async fn read(
+        &self,
+        place: &Place,
+        stale: bool,
+        deadline: Deadline,
+    ) -> Result<(GroupView, Freshness), Rejection> {
+        let query = Query::Group(place.group.clone());
+        let read = self.node().router().read(&place.partition, query, stale, deadline).await?;
+        let freshness = if stale { Freshness::Stale { stale_ms: read.stale_ms } } else { Freshness::Linearizable };
+        match read.answer {
+            Answer::Group(view) => Ok((*view, freshness)),
+            Answer::Groups(_) | Answer::Directory(_) => Err(answered_otherwise()),
+        }
+    }
+
+    async fn read_all(&self, partition: PartitionId, deadline: Deadline) -> Result<Vec<v1::Group>, Rejection> {
+        let read = self.node().router().read(&partition, Query::Groups, false, deadline).await?;
+        match read.answer {
+            Answer::Groups(views) => {
+                let group = |view| convert::group(view, partition.group.as_str(), Freshness::Linearizable);
+                Ok(views.iter().map(group).collect())
+            }
+            Answer::Group(_) | Answer::Directory(_) => Err(answered_otherwise()),
+        }
+    }
+
+    async fn events(
+        &self,
+        place: &Place,
+        after: Option<coterie_core::EventId>,
+        order: Order,
+    ) -> Result<Events, Rejection> {
+        let watch = self.node().router().watch(&place.partition, &place.group, after).await?;
+        Ok(Events::new(self.node().clone(), place.partition.clone(), place.group.clone(), watch, order))
+    }
+
+    fn watch_permit(&self) -> Result<OwnedSemaphorePermit, Rejection> {
+        Arc::clone(&self.0.watches).try_acquire_owned().map_err(|_| {
+            let message = format!("this sidecar serves {WATCHES_MAX} watches, which is the limit; end one of them");
+            Rejection::new(ErrorCode::LimitReached, message)
+        })
+    }
+}
+
+fn partitions_of(group: &PartitionGroupName, count: u32) -> Vec<PartitionId> {
+    (1..=count).map(|index| PartitionId { group: group.clone(), index }).collect()
+}
+
+fn answered_otherwise() -> Rejection {
+    Rejection::new(ErrorCode::Internal, "the partition answered something else than what was asked")
+}
+
+fn group_of(reply: Reply, place: &Place) -> Result<v1::Group, Rejection> {
+    match reply {
+        Reply::Group(view) => {
+            Ok(convert::group(&view, place.partition.group.as_str(), Freshness::Linearizable))
+        }
+        Reply::Done | Reply::Session(_) | Reply::Joined(_) | Reply::PartitionGroup(_) => Err(answered_otherwise()),
+    }
+}
+
+fn is_stale(consistency: i32) -> Result<bool, Rejection> {
+    match v1::Consistency::try_from(consistency) {
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Ok(false),
+        Ok(v1::Consistency::Stale) => Ok(true),
+        Err(_) => Err(invalid("consistency", format_args!("is {consistency}; choose linearizable or stale"))),
+    }
+}
+
+/// The group's term is the one that the memberships know; that of the leading one, if one leads.
+fn self_response(own: &Own, now_ms: u64) -> v1::SelfResponse {
+    let members: Vec<v1::SelfState> = own.members.iter().map(|state| convert::self_state(state, now_ms)).collect();
+    let leading = members.iter().find(|member| member.leads);
+    let leads = leading.is_some();
+    let newest = members.iter().map(|member| member.term).max().unwrap_or(0);
+    let term = leading.map_or(newest, |member| member.term);
+    v1::SelfResponse { members, leads, term }
+}
+
+#[cfg(test)]
+mod tests {
+    use coterie_core::EventId;
+
+    use super::*;
+    use crate::presence::SelfState;
+    use crate::sessions::SessionState;
+
+    fn state(member: u64, leads: bool, term: u64) -> SelfState {
+        SelfState {
+            member: MemberId(member),
+            leads,
+            term: Term(term),
+            valid_until_ms: if leads { 1_500 } else { 0 },
+            session: SessionState::Live,
+            releasing: false,
+            elected_at: EventId::default(),
+        }
+    }
+
+    #[test]
+    fn s40_self_says_the_term_of_the_member_that_leads() {
+        let own = Own { members: vec![state(3, false, 9), state(4, true, 9), state(5, false, 9)] };
+        let response = self_response(&own, 1_000);
+        assert!(response.leads);
+        assert_eq!(response.term, 9);
+        assert_eq!(response.members.iter().map(|member| member.valid_ms).collect::<Vec<_>>(), [0, 500, 0]);
+        let late = self_response(&own, 1_500);
+        assert!(!late.leads && late.term == 9);
+    }
+
+    #[test]
+    fn d22_a_sidecar_without_management_group_answers_so() {
+        for state in [State::Starting, State::WaitingForManagementGroup] {
+            assert_eq!(admit(&state, When::Serving).unwrap_err().code, ErrorCode::WaitingForManagementGroup);
+        }
+        let waiting = State::WaitingForMembers { missing: vec!["member-2".to_owned()] };
+        assert!(admit(&waiting, When::Serving).unwrap_err().message.contains("member-2"));
+    }
+
+    #[test]
+    fn d14_a_refused_sidecar_answers_why() {
+        let why = Rejection::new(ErrorCode::DirectoryCopied, "another process runs on a copy");
+        assert_eq!(admit(&State::Refused(why.clone()), When::Serving), Err(why));
+    }
+
+    #[test]
+    fn d16_a_draining_sidecar_takes_releases_but_no_new_members() {
+        assert_eq!(admit(&State::Draining, When::Serving), Ok(()));
+        assert_eq!(admit(&State::Draining, When::Joining).unwrap_err().code, ErrorCode::ShuttingDown);
+        assert_eq!(admit(&State::Running, When::Joining), Ok(()));
+    }
+
+    #[test]
+    fn d12_an_unknown_consistency_is_refused_by_name() {
+        assert_eq!(is_stale(0), Ok(false));
+        assert_eq!(is_stale(2), Ok(true));
+        assert!(is_stale(9).unwrap_err().message.starts_with("consistency: "));
+    }
+}

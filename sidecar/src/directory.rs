@@ -1,0 +1,131 @@
+//! What this sidecar knows of the cluster: members, partition groups, primitives and who leads which partition.
+//!
+//! A replica of the management group feeds it from what it applied; every other sidecar asks one of the members that it
+//! knows, so that a member without a group finds it and uses it as a client (S91). What is known here is a hint: the
+//! partition's leader decides.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use coterie_core::machine;
+use coterie_core::{ErrorCode, MemberName, PartitionId, Rejection, Revision};
+use tokio::sync::watch;
+
+/// The directory at one revision.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The state.
+    pub directory: machine::Directory,
+    /// Its revision in the management group.
+    pub revision: Revision,
+    /// The cluster's id.
+    pub cluster_id: u128,
+}
+
+/// A leader and its Raft term.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leading {
+    /// Who.
+    pub member: MemberName,
+    /// Since which Raft term.
+    pub term: u64,
+}
+
+/// What is known. Cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    view: Arc<watch::Sender<Option<Arc<View>>>>,
+    leaders: Arc<Mutex<BTreeMap<PartitionId, Leading>>>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self { view: Arc::new(watch::Sender::new(None)), leaders: Arc::default() }
+    }
+}
+
+impl Directory {
+    /// The newest view. `waiting_for_management_group` until one is known (D22).
+    pub fn view(&self) -> Result<Arc<View>, Rejection> {
+        self.view.borrow().clone().ok_or_else(|| {
+            Rejection::new(
+                ErrorCode::WaitingForManagementGroup,
+                "waiting for the management group: no member that has it has answered yet",
+            )
+        })
+    }
+
+    /// Follows the view.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Arc<View>>> {
+        self.view.subscribe()
+    }
+
+    /// Takes a newer view; an older or equal one changes nothing.
+    pub fn update(&self, view: View) {
+        self.view.send_if_modified(|present| {
+            let newer = present.as_ref().is_none_or(|present| view.revision > present.revision);
+            if newer {
+                *present = Some(Arc::new(view));
+            }
+            newer
+        });
+    }
+
+    /// Takes who leads a partition, as a replica of it or another member says.
+    pub fn lead(&self, partition: &PartitionId, leading: Leading) {
+        let mut leaders = self.leaders.lock().expect("no panic while the lock is held");
+        if leaders.get(partition).is_none_or(|present| leading.term >= present.term) {
+            leaders.insert(partition.clone(), leading);
+        }
+    }
+
+    /// Takes a hint from a member that does not lead.
+    pub fn note_leader(&self, partition: &PartitionId, member: &MemberName) {
+        let mut leaders = self.leaders.lock().expect("no panic while the lock is held");
+        let term = leaders.get(partition).map_or(0, |present| present.term);
+        leaders.insert(partition.clone(), Leading { member: member.clone(), term });
+    }
+
+    /// Forgets the leader of a partition, if it is still this member.
+    pub fn forget_leader(&self, partition: &PartitionId, member: &MemberName) {
+        let mut leaders = self.leaders.lock().expect("no panic while the lock is held");
+        if leaders.get(partition).is_some_and(|present| present.member == *member) {
+            leaders.remove(partition);
+        }
+    }
+
+    /// Who leads a partition, if that is known.
+    pub fn leader(&self, partition: &PartitionId) -> Option<Leading> {
+        self.leaders.lock().expect("no panic while the lock is held").get(partition).cloned()
+    }
+
+    /// All known leaders.
+    pub fn leaders(&self) -> BTreeMap<PartitionId, Leading> {
+        self.leaders.lock().expect("no panic while the lock is held").clone()
+    }
+
+    /// The members that hold a replica of a partition; empty if it is not known.
+    pub fn replicas(&self, partition: &PartitionId) -> Vec<MemberName> {
+        let Some(view) = self.view.borrow().clone() else { return Vec::new() };
+        let Some(record) = view.directory.partition_groups.get(&partition.group) else { return Vec::new() };
+        let index = usize::try_from(partition.index).unwrap_or(usize::MAX).wrapping_sub(1);
+        record.partitions.get(index).map_or_else(Vec::new, |partition| {
+            partition.replicas.iter().map(|(member, _)| member.clone()).collect()
+        })
+    }
+
+    /// Whom to ask in this round of tries: the known leader on even rounds, else the replicas in turn; without replicas
+    /// (the management group before anything is known) this member itself.
+    pub fn candidate(&self, partition: &PartitionId, own: &MemberName, round: usize) -> Option<MemberName> {
+        if round.is_multiple_of(2) {
+            if let Some(leading) = self.leader(partition) {
+                return Some(leading.member);
+            }
+        }
+        let replicas = self.replicas(partition);
+        if replicas.is_empty() {
+            return Some(own.clone());
+        }
+        Some(replicas[(round / 2) % replicas.len()].clone())
+    }
+}

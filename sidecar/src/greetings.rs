@@ -1,0 +1,339 @@
+//! Members greet each other: at the start, so that no data directory takes part that is not the known one (D14), and
+//! twice a second after that, so that each knows who can be reached.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use coterie_core::machine::MACHINE_VERSION;
+use coterie_core::{ErrorCode, MemberName, Rejection};
+use coterie_env::Env;
+use coterie_proto::peer;
+use coterie_store::directory::Identity;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits;
+use crate::peers::admission::{self, Alive};
+use crate::peers::client::{Peers, WIRE_VERSION};
+
+/// What is known of another member's process.
+#[derive(Clone, Debug)]
+pub struct Met {
+    /// What it said of itself.
+    pub identity: peer::Identity,
+    /// When it was last heard of, by the monotonic clock.
+    pub heard_ms: u64,
+    /// Why its data directory is refused, if it is.
+    pub refused: Option<Rejection>,
+    /// Whether the connection over which it greeted this member is open; `None` if it never did.
+    open: Option<Arc<AtomicBool>>,
+}
+
+/// Reads and updates the data directory's identity; absent for members without one.
+pub trait Identities: Send + Sync + 'static {
+    /// The identity now.
+    fn identity(&self) -> Identity;
+    /// Remembers, durably, what was seen of others.
+    fn remember(&self, seen: BTreeMap<String, coterie_store::directory::KnownPeer>) -> std::io::Result<()>;
+}
+
+/// Who this member has met. Cheap to clone.
+#[derive(Clone)]
+pub struct Greetings(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    own: Own,
+    identities: Arc<dyn Identities>,
+    met: Mutex<BTreeMap<MemberName, Met>>,
+    has_log: AtomicBool,
+    changes: watch::Sender<u64>,
+    refused: watch::Sender<Option<Rejection>>,
+}
+
+/// What this member says of itself, apart from its identity.
+#[derive(Clone, Debug)]
+pub struct Own {
+    /// Its run.
+    pub run: u64,
+    /// Where it can be dialled; empty if it cannot.
+    pub address: String,
+    /// Its failure domain.
+    pub zone: String,
+    /// Whether it is a PERSISTENT member.
+    pub voter: bool,
+    /// The members that the management group is declared to have.
+    pub seats: Vec<MemberName>,
+}
+
+impl Greetings {
+    /// Nobody met yet.
+    pub fn new(env: &Env, own: Own, identities: Arc<dyn Identities>) -> Self {
+        Self(Arc::new(Inner {
+            env: env.clone(),
+            own,
+            identities,
+            met: Mutex::default(),
+            has_log: AtomicBool::new(false),
+            changes: watch::Sender::new(0),
+            refused: watch::Sender::new(None),
+        }))
+    }
+
+    /// Says from now on that this member has a log or a vote of the management group.
+    pub fn set_has_log(&self) {
+        self.0.has_log.store(true, Ordering::Release);
+    }
+
+    /// Says that this member's own identity changed.
+    pub fn touch(&self) {
+        self.0.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever somebody was heard of, or this member's own identity changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// Why the cluster refuses this member's data directory, once it does.
+    pub fn refused(&self) -> watch::Receiver<Option<Rejection>> {
+        self.0.refused.subscribe()
+    }
+
+    /// Refuses this member's own directory: the cluster knows better.
+    pub fn refuse_self(&self, rejection: Rejection) {
+        self.0.refused.send_if_modified(|present| {
+            let new = present.is_none();
+            if new {
+                tracing::error!(code = rejection.code.label(), reason = %rejection.message, "this member is refused");
+                *present = Some(rejection);
+            }
+            new
+        });
+    }
+
+    /// Everyone met, by name.
+    pub fn met(&self) -> BTreeMap<MemberName, Met> {
+        self.lock().clone()
+    }
+
+    /// Whether this member was heard of lately and its directory is accepted.
+    pub fn reachable(&self, member: &MemberName) -> bool {
+        let now_ms = self.0.env.clock.monotonic_ms();
+        self.lock()
+            .get(member)
+            .is_some_and(|met| met.refused.is_none() && met.heard_ms + limits::REACHABLE_MS > now_ms)
+    }
+
+    /// Whether Raft messages of this process are taken: it has greeted and was accepted.
+    pub fn admitted(&self, node: u64, run: u64) -> bool {
+        self.lock().values().any(|met| {
+            met.refused.is_none() && met.identity.node_id == node && met.identity.run == run && node != 0
+        })
+    }
+
+    /// What this member says.
+    pub fn hello(&self) -> peer::HelloRequest {
+        let identity = self.0.identities.identity();
+        peer::HelloRequest { wire_version: WIRE_VERSION, known: known(&identity), from: Some(self.describe(&identity)) }
+    }
+
+    /// Answers a greeting.
+    pub fn greeted(&self, hello: peer::HelloRequest, open: Option<Arc<AtomicBool>>) -> peer::HelloResponse {
+        let refused = match self.weigh(&hello, open) {
+            Ok(()) => String::new(),
+            Err(rejection) => format!("{}: {}", rejection.code.label(), rejection.message),
+        };
+        let identity = self.0.identities.identity();
+        peer::HelloResponse { known: known(&identity), from: Some(self.describe(&identity)), refused }
+    }
+
+    /// Greets everyone that can be called, until the process stops.
+    pub async fn run(self, peers: Peers, stop: CancellationToken) {
+        loop {
+            let greetings = peers.members().into_iter().map(|member| self.greet(peers.clone(), member));
+            tokio::select! {
+                _ = futures_util::future::join_all(greetings) => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(limits::GREETING_MS)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Greets one member and weighs what it answers.
+    pub async fn greet(&self, peers: Peers, member: MemberName) {
+        let Ok(mut client) = peers.client(&member) else { return };
+        let limit = Duration::from_millis(limits::GREETING_TIMEOUT_MS);
+        let response = match tokio::time::timeout(limit, client.hello(self.hello())).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => {
+                tracing::debug!(%member, %status, "a greeting failed");
+                return;
+            }
+            Err(_) => return,
+        };
+        let refused = response.refused;
+        let hello = peer::HelloRequest { wire_version: WIRE_VERSION, from: response.from, known: response.known };
+        if hello.from.as_ref().is_some_and(|from| from.member != member.0) {
+            tracing::warn!(%member, "another member answers at this member's address");
+            return;
+        }
+        match self.weigh(&hello, None) {
+            Ok(()) if !refused.is_empty() => self.refused_by(&member, &refused),
+            Ok(()) => {}
+            Err(rejection) => tracing::debug!(%member, reason = %rejection.message, "a member is refused"),
+        }
+    }
+
+    fn refused_by(&self, member: &MemberName, refused: &str) {
+        let (label, message) = refused.split_once(": ").unwrap_or(("internal", refused));
+        let code = ErrorCode::from_label(label).unwrap_or(ErrorCode::Internal);
+        match code {
+            ErrorCode::DirectoryReplaced | ErrorCode::DirectoryRolledBack => {
+                self.refuse_self(Rejection::new(code, message));
+            }
+            // The process on the original may just have died: asked again at the next greeting.
+            _ => tracing::warn!(%member, reason = message, "a member refuses this one"),
+        }
+    }
+
+    fn weigh(&self, hello: &peer::HelloRequest, open: Option<Arc<AtomicBool>>) -> Result<(), Rejection> {
+        let from = hello
+            .from
+            .as_ref()
+            .ok_or_else(|| Rejection::new(ErrorCode::InvalidArgument, "`from` is missing: say who greets"))?;
+        if hello.wire_version != WIRE_VERSION {
+            let message = format!(
+                "{} speaks version {} between sidecars, this member {WIRE_VERSION}",
+                from.member, hello.wire_version
+            );
+            return Err(Rejection::new(ErrorCode::InvalidArgument, message));
+        }
+        let own = self.0.identities.identity();
+        if from.member == own.member && from.run != self.0.own.run && own.node_id == from.node_id {
+            let message = format!("two processes run as {}; this is the other one", own.member);
+            return Err(Rejection::new(ErrorCode::DirectoryCopied, message));
+        }
+        let now_ms = self.0.env.clock.monotonic_ms();
+        let name = MemberName(from.member.clone());
+        let mut met = self.lock();
+        let alive = met.get(&name).filter(|met| met.alive(now_ms)).map(|met| Alive { run: met.identity.run });
+        let verdict = admission::judge(&own, alive, from);
+        let mut seen = match &verdict {
+            Ok(_) => admission::learn(&own, &hello.known),
+            Err(_) => BTreeMap::new(),
+        };
+        if let Ok(Some(new)) = &verdict {
+            seen.insert(from.member.clone(), *new);
+        }
+        if !seen.is_empty() {
+            // Durable before the other side counts as accepted, so that a rollback is noticed after a restart too.
+            self.0
+                .identities
+                .remember(seen)
+                .map_err(|error| Rejection::new(ErrorCode::Internal, format!("remember {}: {error}", from.member)))?;
+        }
+        match verdict {
+            Ok(_) => {
+                let open = open.or_else(|| met.get(&name).and_then(|met| met.open.clone()));
+                let new = Met { identity: from.clone(), heard_ms: now_ms, refused: None, open };
+                met.insert(name, new);
+            }
+            Err(rejection) => {
+                if !met.get(&name).is_some_and(|met| met.alive(now_ms)) {
+                    let refused = Some(rejection.clone());
+                    let new = Met { identity: from.clone(), heard_ms: now_ms, refused, open };
+                    let before = met.insert(name, new);
+                    if before.is_none_or(|before| before.refused.as_ref() != Some(&rejection)) {
+                        tracing::warn!(member = from.member, reason = %rejection.message, "a member is refused");
+                    }
+                }
+                let mixture = self.mixture(&own, &met);
+                drop(met);
+                if let Some(mixture) = mixture {
+                    self.refuse_self(mixture);
+                }
+                return Err(rejection);
+            }
+        }
+        drop(met);
+        if let Err(rejection) = admission::judge_self(&own, self.0.own.run, &hello.known) {
+            self.refuse_self(rejection);
+        }
+        self.0.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    /// Two sides that carry different cluster ids refuse each other; the one that a majority of the declared seats is
+    /// not with is the wrong one, and where no side has a majority all are.
+    fn mixture(&self, own: &Identity, met: &BTreeMap<MemberName, Met>) -> Option<Rejection> {
+        let own_id = own.cluster_id?;
+        let other = |member: &&MemberName| {
+            let their_id = met.get(*member).and_then(|met| admission::cluster_id(&met.identity.cluster_id));
+            their_id.is_some_and(|their_id| their_id != own_id)
+        };
+        let others: Vec<&MemberName> = self.0.own.seats.iter().filter(other).collect();
+        if others.len() * 2 <= self.0.own.seats.len() {
+            return None;
+        }
+        let names: Vec<&str> = others.iter().map(|member| member.as_str()).collect();
+        Some(Rejection::new(
+            ErrorCode::DirectoryReplaced,
+            format!(
+                "{}'s data directory carries the cluster id {own_id:032x}, those of {} carry another: volumes of different \
+                 clusters are mixed; give every member its own cluster's volume",
+                own.member,
+                names.join(", ")
+            ),
+        ))
+    }
+
+    fn describe(&self, identity: &Identity) -> peer::Identity {
+        peer::Identity {
+            cluster: identity.cluster.clone(),
+            cluster_id: identity.cluster_id.map(|id| id.to_be_bytes().to_vec().into()).unwrap_or_default(),
+            member: identity.member.clone(),
+            node_id: identity.node_id,
+            start_counter: identity.start_counter,
+            run: self.0.own.run,
+            has_log: self.0.has_log.load(Ordering::Acquire),
+            machine_version: MACHINE_VERSION,
+            address: self.0.own.address.clone(),
+            zone: self.0.own.zone.clone(),
+            voter: self.0.own.voter,
+            formed: identity.formed,
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<MemberName, Met>> {
+        self.0.met.lock().expect("no panic while the lock is held")
+    }
+}
+
+impl Met {
+    /// Somebody who was accepted, never heard of since.
+    pub fn accepted(identity: peer::Identity) -> Self {
+        Self { identity, heard_ms: 0, refused: None, open: None }
+    }
+
+    /// Whether its process surely still runs: it was heard of lately over a connection that has not ended.
+    fn alive(&self, now_ms: u64) -> bool {
+        let open = self.open.as_ref().is_some_and(|open| open.load(Ordering::Acquire));
+        self.refused.is_none() && open && self.heard_ms + limits::REACHABLE_MS > now_ms
+    }
+}
+
+fn known(identity: &Identity) -> Vec<peer::Known> {
+    let others = identity.peers.iter().map(|(member, known)| peer::Known {
+        member: member.clone(),
+        node_id: known.node_id,
+        start_counter: known.start_counter,
+        run: known.run,
+    });
+    others.collect()
+}

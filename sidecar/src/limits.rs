@@ -1,0 +1,46 @@
+//! Bounds of the shell, with their reasons. What applications can see is in [`coterie_core::limits`].
+
+/// Bytes of one message between peers: a full append of Raft entries, each as large as a request may be, stays below.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one chunk of a snapshot: large enough to be fast, small enough not to delay heartbeats.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
+/// Bytes of one snapshot that a peer may send.
+pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// How long a connection to a peer may take to be made.
+pub const PEER_CONNECT_MS_MAX: u64 = 1_000;
+/// A peer that answers no HTTP/2 ping for this long twice over is dialled anew: its address may have changed.
+pub const PEER_KEEP_ALIVE_MS: u64 = 2_000;
+/// Connections that may be in their TLS handshake at once.
+pub const HANDSHAKES_MAX: usize = 256;
+/// How often members greet each other: reachability is known to this precision.
+pub const GREETING_MS: u64 = 500;
+/// How long a greeting may take.
+pub const GREETING_TIMEOUT_MS: u64 = 1_000;
+/// A member that was not heard of for this long counts as unreachable.
+pub const REACHABLE_MS: u64 = 2_500;
+/// How often members without the management group ask for the directory.
+pub const DIRECTORY_POLL_MS: u64 = 500;
+/// The first pause before a request is tried again on another member; doubled up to [`RETRY_PAUSE_MS_MAX`].
+pub const RETRY_PAUSE_MS: u64 = 10;
+/// The longest such pause.
+pub const RETRY_PAUSE_MS_MAX: u64 = 100;
+/// The longest time that one try of a forwarded request may take, so that a dead peer does not eat the whole deadline.
+pub const TRY_MS_MAX: u64 = 1_000;
+/// How often the leader of a partition looks for sessions and releases that have run out.
+pub const EXPIRY_TICK_MS: u64 = 50;
+/// How many sessions one entry may expire.
+pub const EXPIRE_BATCH_MAX: usize = 1_000;
+/// What a new leader adds to every session's time-out: the longest time without a leader that an election causes.
+pub const EXPIRY_GRACE_MS: u64 = 400;
+/// How often watchers are told whether what they see is up to date.
+pub const STALENESS_TICK_MS: u64 = 250;
+/// A view counts as stale when its replica has not heard of a leader for this long.
+pub const STALE_MS: u64 = 1_500;
+/// How long the process may take to hand over when it is asked to stop.
+pub const DRAIN_MS_MAX: u64 = 20_000;
+/// Requests of applications that are served at once; streams do not count once they have begun.
+pub const REQUESTS_MAX: usize = 1_024;
+/// Connections of applications: each carries many requests or one stream.
+pub const CONNECTIONS_MAX: usize = 12_000;
+/// How long connections may take to end when the process stops.
+pub const CONNECTION_END_MS_MAX: u64 = 1_000;

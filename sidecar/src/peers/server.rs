@@ -1,0 +1,397 @@
+//! What this sidecar answers to its peers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use coterie_core::command::{self, Query};
+use coterie_core::{ErrorCode, EventId, GroupName, MemberName, PartitionId, Rejection, SessionId};
+use coterie_env::Listener;
+use coterie_proto::admin::admin_server::AdminServer;
+use coterie_proto::peer;
+use coterie_proto::peer::peer_server::{Peer, PeerServer};
+use coterie_replication::{Partition, ProposeError, WatchItem};
+use futures_util::stream::BoxStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::client::{WIRE_VERSION, from_wire};
+use super::connection::{Caller, Connection};
+use super::tls::{self, Roles, Tls};
+use crate::limits;
+use crate::node::Node;
+use crate::sessions::keeper::Touched;
+use crate::watch::Frame;
+
+/// Listens for peers and the operator until the process stops.
+pub async fn serve(node: Node, listener: Box<dyn Listener>, tls: Option<Arc<Tls>>) -> io::Result<()> {
+    let (connections, accepted) = mpsc::channel(limits::HANDSHAKES_MAX);
+    let stop = node.stopping();
+    let env = node.env().clone();
+    let plaintext = node.config().security == coterie_core::config::Security::PlaintextAnywhere;
+    env.spawn.spawn("accept", Box::pin(accept(node.clone(), listener, tls, plaintext, connections)));
+    let peers = PeerServer::new(Service { node: node.clone() })
+        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX);
+    let admin = AdminServer::new(super::admin::Service::new(node));
+    tonic::transport::Server::builder()
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(4 << 20)
+        .http2_keepalive_interval(Some(Duration::from_millis(limits::PEER_KEEP_ALIVE_MS)))
+        .http2_keepalive_timeout(Some(Duration::from_millis(limits::PEER_KEEP_ALIVE_MS)))
+        .add_service(peers)
+        .add_service(admin)
+        .serve_with_incoming_shutdown(ReceiverStream::new(accepted), stop.cancelled())
+        .await
+        .map_err(io::Error::other)
+}
+
+async fn accept(
+    node: Node,
+    mut listener: Box<dyn Listener>,
+    tls: Option<Arc<Tls>>,
+    plaintext: bool,
+    connections: mpsc::Sender<io::Result<Connection>>,
+) {
+    let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
+    let stop = node.stopping();
+    loop {
+        let permit = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, from) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "a connection from a peer was not accepted");
+                    tokio::time::sleep(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX)).await;
+                    continue;
+                }
+            },
+            () = stop.cancelled() => return,
+        };
+        let (tls, connections) = (tls.clone(), connections.clone());
+        let handshake = async move {
+            match tokio::time::timeout(
+                Duration::from_millis(limits::PEER_CONNECT_MS_MAX),
+                handshake(stream, from, tls.as_deref(), plaintext),
+            )
+            .await
+            {
+                // A full queue waits: the peer's connection does too. A closed one means that the process stops.
+                Ok(Ok(connection)) => drop(connections.send(Ok(connection)).await),
+                Ok(Err(error)) => tracing::debug!(%from, %error, "a peer's handshake failed"),
+                Err(_) => tracing::debug!(%from, "a peer's handshake took too long"),
+            }
+            drop(permit);
+        };
+        node.env().spawn.spawn("handshake", Box::pin(handshake));
+    }
+}
+
+async fn handshake(
+    stream: Box<dyn coterie_env::Stream>,
+    from: SocketAddr,
+    tls: Option<&Tls>,
+    plaintext: bool,
+) -> io::Result<Connection> {
+    let Some(tls) = tls else {
+        if !plaintext && !from.ip().to_canonical().is_loopback() {
+            return Err(io::Error::other("plain text is for loopback addresses only: set `security`"));
+        }
+        return Ok(Connection::new(stream, Roles::ALL));
+    };
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.current()?.server);
+    let stream = acceptor.accept(stream).await?;
+    let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let roles = certificates.first().map(tls::roles).unwrap_or_default();
+    Ok(Connection::new(Box::new(stream), roles))
+}
+
+/// What a caller's certificate says that it may do.
+pub(crate) fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get::<Caller>().cloned().unwrap_or_else(|| Caller {
+        roles: Roles::default(),
+        open: Arc::default(),
+    })
+}
+
+fn members_only<T>(request: &Request<T>) -> Result<(), Status> {
+    allowed(caller(request).roles.member, "a member's")
+}
+
+fn clients_too<T>(request: &Request<T>) -> Result<(), Status> {
+    allowed(caller(request).roles.client, "a member's or a client sidecar's")
+}
+
+fn allowed(allowed: bool, whose: &str) -> Result<(), Status> {
+    if allowed { Ok(()) } else { Err(Status::permission_denied(format!("this call takes {whose} certificate"))) }
+}
+
+struct Service {
+    node: Node,
+}
+
+impl Service {
+    fn local(&self, partition: Option<peer::Partition>) -> Result<(PartitionId, Partition), Box<Elsewhere>> {
+        let id = from_wire(partition).map_err(|rejection| Box::new(Elsewhere::Failure(failure(&rejection))))?;
+        if let Err(rejection) = self.node.serving() {
+            return Err(Box::new(Elsewhere::Failure(failure(&rejection))));
+        }
+        match self.node.partitions().get(&id) {
+            Some(local) => Ok((id, local)),
+            None => {
+                let leader = self.node.directory().leader(&id).map(|leading| leading.member);
+                Err(Box::new(Elsewhere::NotLeader(not_leader(leader))))
+            }
+        }
+    }
+
+    /// The replica that a Raft message is for, if both ends are who the message says.
+    fn addressed(&self, message: &peer::RaftMessage) -> Result<Partition, String> {
+        if message.version != WIRE_VERSION {
+            return Err(format!("version {} between sidecars is not known here, {WIRE_VERSION} is", message.version));
+        }
+        let own = self.node.peers().sender();
+        if message.to_node != own.node {
+            return Err(format!("this is identity {:016x}, not {:016x}", own.node, message.to_node));
+        }
+        if !self.node.greetings().admitted(message.from_node, message.from_run) {
+            return Err(format!("run {:016x} of identity {:016x} must greet first", message.from_run, message.from_node));
+        }
+        let id = from_wire(message.partition.clone()).map_err(|rejection| rejection.message)?;
+        self.node.partitions().get(&id).ok_or_else(|| format!("no replica of partition {id} here"))
+    }
+
+    async fn propose_here(&self, request: peer::ProposeRequest) -> peer::ProposeResponse {
+        use peer::propose_response::Result as Answer;
+        let (result, revision) = match self.local(request.partition) {
+            Err(elsewhere) => match *elsewhere {
+                Elsewhere::NotLeader(elsewhere) => (Answer::NotLeader(elsewhere), 0),
+                Elsewhere::Failure(failure) => (Answer::Failure(failure), 0),
+            },
+            Ok((_, local)) => match local.propose(request.body, Duration::from_millis(request.timeout_ms)).await {
+                Ok((revision, outcome)) => (Answer::Outcome(command::encode(&outcome).into()), revision.0),
+                Err(ProposeError::NotLeader(leader)) => (Answer::NotLeader(not_leader(leader)), 0),
+                Err(ProposeError::Rejected(rejection)) => (Answer::Failure(failure(&rejection)), 0),
+            },
+        };
+        peer::ProposeResponse { result: Some(result), revision }
+    }
+
+    async fn query_here(&self, request: peer::QueryRequest) -> peer::QueryResponse {
+        use peer::query_response::Result as Answer;
+        let answer = |result, revision, stale_ms| peer::QueryResponse { result: Some(result), revision, stale_ms };
+        let query = match command::decode::<Query>("query", &request.query) {
+            Ok(query) => query,
+            Err(error) => {
+                let rejection = Rejection::new(ErrorCode::InvalidArgument, error.to_string());
+                return answer(Answer::Failure(failure(&rejection)), 0, 0);
+            }
+        };
+        match self.local(request.partition) {
+            Err(elsewhere) => match *elsewhere {
+                Elsewhere::NotLeader(elsewhere) => answer(Answer::NotLeader(elsewhere), 0, 0),
+                Elsewhere::Failure(failure) => answer(Answer::Failure(failure), 0, 0),
+            },
+            Ok((_, local)) => {
+                match local.read(&query, request.stale, Duration::from_millis(request.timeout_ms)).await {
+                    Ok(read) => {
+                        answer(Answer::Answer(command::encode(&read.answer).into()), read.revision.0, read.stale_ms)
+                    }
+                    Err(ProposeError::NotLeader(leader)) => answer(Answer::NotLeader(not_leader(leader)), 0, 0),
+                    Err(ProposeError::Rejected(rejection)) => answer(Answer::Failure(failure(&rejection)), 0, 0),
+                }
+            }
+        }
+    }
+
+    async fn keep_alive_here(&self, session: peer::SessionRef) -> peer::SessionAlive {
+        use peer::session_alive::Result as Answer;
+        let id = session.session;
+        let partition = session.partition.clone();
+        let result = match self.local(session.partition) {
+            Err(elsewhere) => match *elsewhere {
+                Elsewhere::NotLeader(elsewhere) => Answer::NotLeader(elsewhere),
+                Elsewhere::Failure(failure) => Answer::Failure(failure),
+            },
+            Ok((name, local)) => {
+                let timeout = Duration::from_millis(limits::TRY_MS_MAX);
+                let touched = match self.node.keepers().get(&name) {
+                    Some(keeper) => keeper.touch(&local, SessionId(id), timeout).await,
+                    None => Touched::Elsewhere(None),
+                };
+                match touched {
+                    Touched::Alive => Answer::TtlMs(0),
+                    Touched::Lost => Answer::Lost(true),
+                    Touched::Elsewhere(leader) => Answer::NotLeader(not_leader(leader)),
+                }
+            }
+        };
+        peer::SessionAlive { partition, session: id, result: Some(result) }
+    }
+}
+
+enum Elsewhere {
+    NotLeader(peer::NotLeader),
+    Failure(peer::Failure),
+}
+
+fn not_leader(leader: Option<MemberName>) -> peer::NotLeader {
+    peer::NotLeader { leader: leader.map(|leader| leader.0).unwrap_or_default() }
+}
+
+fn failure(rejection: &Rejection) -> peer::Failure {
+    peer::Failure { code: rejection.code.label().to_owned(), message: rejection.message.clone() }
+}
+
+fn answered(request: peer::RaftMessage, answer: Result<Bytes, String>) -> Response<peer::RaftMessage> {
+    let (payload, error) = match answer {
+        Ok(payload) => (payload, String::new()),
+        Err(error) => (Bytes::new(), error),
+    };
+    Response::new(peer::RaftMessage { payload, error, ..request })
+}
+
+#[tonic::async_trait]
+impl Peer for Service {
+    async fn hello(&self, request: Request<peer::HelloRequest>) -> Result<Response<peer::HelloResponse>, Status> {
+        clients_too(&request)?;
+        let caller = caller(&request);
+        let mut hello = request.into_inner();
+        if let Some(from) = hello.from.as_mut().filter(|_| !caller.roles.member) {
+            // A client sidecar never votes, whatever it says of itself.
+            from.voter = false;
+            from.node_id = 0;
+        }
+        Ok(Response::new(self.node.greetings().greeted(hello, Some(caller.open))))
+    }
+
+    async fn propose_formation(
+        &self,
+        request: Request<peer::Formation>,
+    ) -> Result<Response<peer::FormationResponse>, Status> {
+        members_only(&request)?;
+        let refused = match self.node.take_formation(request.into_inner()) {
+            Ok(()) => String::new(),
+            Err(rejection) => rejection.message,
+        };
+        Ok(Response::new(peer::FormationResponse { refused }))
+    }
+
+    async fn raft(&self, request: Request<peer::RaftMessage>) -> Result<Response<peer::RaftMessage>, Status> {
+        members_only(&request)?;
+        let mut message = request.into_inner();
+        let payload = std::mem::take(&mut message.payload);
+        let answer = match self.addressed(&message) {
+            Ok(partition) => partition.handle(message.kind, payload).await,
+            Err(error) => Err(error),
+        };
+        Ok(answered(message, answer))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<peer::SnapshotChunk>>,
+    ) -> Result<Response<peer::RaftMessage>, Status> {
+        members_only(&request)?;
+        let mut chunks = request.into_inner();
+        let first = chunks.message().await?.and_then(|chunk| chunk.header);
+        let mut message = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
+        let partition = match self.addressed(&message) {
+            Ok(partition) => partition,
+            Err(error) => return Ok(answered(message, Err(error))),
+        };
+        let mut data = BytesMut::new();
+        loop {
+            let chunk = chunks.message().await?;
+            let chunk = chunk.ok_or_else(|| Status::aborted("the snapshot ended before its last chunk"))?;
+            if chunk.done {
+                break;
+            }
+            if data.len() + chunk.data.len() > limits::SNAPSHOT_BYTES_MAX {
+                return Err(Status::out_of_range(format!("a snapshot has at most {} bytes", limits::SNAPSHOT_BYTES_MAX)));
+            }
+            data.extend_from_slice(&chunk.data);
+        }
+        let header = std::mem::take(&mut message.payload);
+        let answer = partition.handle_snapshot(header, data.freeze()).await;
+        Ok(answered(message, answer))
+    }
+
+    async fn propose(&self, request: Request<peer::ProposeRequest>) -> Result<Response<peer::ProposeResponse>, Status> {
+        clients_too(&request)?;
+        Ok(Response::new(self.propose_here(request.into_inner()).await))
+    }
+
+    async fn query(&self, request: Request<peer::QueryRequest>) -> Result<Response<peer::QueryResponse>, Status> {
+        clients_too(&request)?;
+        Ok(Response::new(self.query_here(request.into_inner()).await))
+    }
+
+    async fn keep_alive(
+        &self,
+        request: Request<peer::KeepAliveRequest>,
+    ) -> Result<Response<peer::KeepAliveResponse>, Status> {
+        clients_too(&request)?;
+        let sessions = request.into_inner().sessions.into_iter().map(|session| self.keep_alive_here(session));
+        let sessions = futures_util::future::join_all(sessions).await;
+        Ok(Response::new(peer::KeepAliveResponse { sessions }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<peer::WatchFrame, Status>>;
+
+    async fn watch(&self, request: Request<peer::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        clients_too(&request)?;
+        let request = request.into_inner();
+        let (_, local) = self
+            .local(request.partition)
+            .map_err(|_| Status::unavailable("no replica of this partition answers here"))?;
+        let group = GroupName(request.key);
+        let after = if request.after.is_empty() {
+            let known = local.with_machine(|machine| machine.query(&Query::Group(group.clone())));
+            known.map_err(|rejection| Status::not_found(rejection.message))?;
+            None
+        } else {
+            let after = command::decode::<EventId>("place in the order of events", &request.after);
+            Some(after.map_err(|error| Status::invalid_argument(error.to_string()))?)
+        };
+        let watcher = local.watch(&group, after);
+        let stop = self.node.stopping();
+        let frames = futures_util::stream::unfold((watcher, local, stop), |(mut watcher, local, stop)| async move {
+            let tick = tokio::time::sleep(Duration::from_millis(limits::STALENESS_TICK_MS));
+            let frame = tokio::select! {
+                item = watcher.next() => match item? {
+                    WatchItem::Snapshot(view) => Frame::Snapshot(view),
+                    WatchItem::Resync(view) => Frame::Resync(view),
+                    WatchItem::Event(event) => Frame::Event((*event).clone()),
+                },
+                () = tick => Frame::Silent(local.silent_ms()),
+                () = stop.cancelled() => return None,
+            };
+            let frame = peer::WatchFrame { frame: command::encode(&frame).into() };
+            Some((Ok(frame), (watcher, local, stop)))
+        });
+        Ok(Response::new(Box::pin(frames)))
+    }
+
+    async fn directory(
+        &self,
+        request: Request<peer::DirectoryRequest>,
+    ) -> Result<Response<peer::DirectoryResponse>, Status> {
+        clients_too(&request)?;
+        let leading = self.node.directory().leaders().into_iter().map(|(partition, leading)| peer::Leading {
+            partition: Some(super::client::to_wire(&partition)),
+            leader: leading.member.0,
+            term: leading.term,
+        });
+        let view = self.node.directory().view().map_err(|rejection| Status::unavailable(rejection.message))?;
+        Ok(Response::new(peer::DirectoryResponse {
+            directory: command::encode(&view.directory).into(),
+            leading: leading.collect(),
+            cluster_id: view.cluster_id.to_be_bytes().to_vec().into(),
+            revision: view.revision.0,
+        }))
+    }
+}

@@ -1,0 +1,224 @@
+//! What is decided without a cluster: scripted inputs, one decision each.
+
+use std::collections::BTreeMap;
+
+use coterie_core::command::{Event, EventKind, GroupConfig, GroupView, LeaveReason, MemberView, Presence};
+use coterie_core::{EventId, MemberId, Revision, SessionId, Term};
+
+use super::probe::{Found, Tracker, Verdict, judge};
+use super::state::{Control, Folded, decide, place_of};
+use crate::sessions::{SessionState, SessionStatus};
+
+const OWN: MemberId = MemberId(5);
+const OTHER: MemberId = MemberId(7);
+
+fn id(revision: u64, ordinal: u32) -> EventId {
+    EventId { revision: Revision(revision), ordinal }
+}
+
+fn member(id: MemberId) -> MemberView {
+    MemberView {
+        id,
+        session: SessionId(1),
+        sidecar: "member-1".into(),
+        metadata: BTreeMap::new(),
+        zone: String::new(),
+        presence: Presence::Stream,
+        joined_ms: 0,
+    }
+}
+
+/// A group at `revision` that `leader` leads in term 1.
+fn view(revision: u64, leader: Option<MemberId>, members: &[MemberId]) -> GroupView {
+    GroupView {
+        name: "g".into(),
+        term: Term(1),
+        leader,
+        releasing: false,
+        members: members.iter().copied().map(member).collect(),
+        config: GroupConfig { release_timeout_ms: 300, ..GroupConfig::default() },
+        config_revision: Revision(1),
+        revision: Revision(revision),
+        last_event: id(revision, 2),
+    }
+}
+
+fn led_by_own() -> Folded {
+    Folded::of(&view(5, Some(OWN), &[OWN]), 0)
+}
+
+fn event(at: EventId, kind: EventKind) -> Event {
+    Event { id: at, group: "g".into(), kind }
+}
+
+fn live_until(valid_until_ms: u64) -> SessionStatus {
+    SessionStatus { state: SessionState::Live, valid_until_ms }
+}
+
+fn leads(folded: &Folded, session: SessionStatus, control: &Control, now_ms: u64) -> Option<u64> {
+    let state = decide(OWN, folded, session, control, now_ms);
+    assert_eq!(state.leads, state.valid_until_ms > now_ms, "{state:?}");
+    state.leads.then_some(state.valid_until_ms)
+}
+
+#[test]
+fn s22_a_leader_is_vouched_for_until_its_sessions_deadline_and_no_longer() {
+    let (folded, none) = (led_by_own(), Control::default());
+    assert_eq!(leads(&folded, live_until(100), &none, 99), Some(100));
+    assert_eq!(leads(&folded, live_until(100), &none, 100), None);
+    let suspended = SessionStatus { state: SessionState::Suspended, valid_until_ms: 100 };
+    assert_eq!(leads(&folded, suspended, &none, 50), Some(100));
+    assert_eq!(leads(&folded, suspended, &none, 101), None);
+}
+
+#[test]
+fn s37_a_lost_session_leads_nothing_whatever_the_watch_says() {
+    let lost = SessionStatus { state: SessionState::Lost, valid_until_ms: 1_000 };
+    assert_eq!(leads(&led_by_own(), lost, &Control::default(), 1), None);
+}
+
+#[test]
+fn s22_a_member_that_does_not_lead_is_never_vouched_for() {
+    let folded = Folded::of(&view(8, Some(OTHER), &[OWN, OTHER]), 0);
+    assert_eq!(leads(&folded, live_until(100), &Control::default(), 1), None);
+}
+
+#[test]
+fn d20_nothing_is_vouched_for_beyond_a_lease() {
+    let control = Control { lease_until_ms: Some(40), ..Control::default() };
+    assert_eq!(leads(&led_by_own(), live_until(100), &control, 39), Some(40));
+    assert_eq!(leads(&led_by_own(), live_until(100), &control, 40), None);
+}
+
+#[test]
+fn d16_nothing_is_vouched_for_beyond_a_release_timeout() {
+    let mut folded = led_by_own();
+    let asked = EventKind::Releasing { term: Term(1), leader: OWN, timeout_ms: 30, reason: "drain".to_owned() };
+    folded.event(&event(id(6, 0), asked), 10);
+    let state = decide(OWN, &folded, live_until(100), &Control::default(), 20);
+    assert!(state.leads && state.releasing);
+    assert_eq!(state.valid_until_ms, 40);
+    assert_eq!(leads(&folded, live_until(100), &Control::default(), 40), None);
+}
+
+#[test]
+fn d16_what_was_released_is_not_vouched_for_but_the_next_term_is() {
+    let mut folded = led_by_own();
+    let control = Control { released: Some(Term(1)), ..Control::default() };
+    assert_eq!(leads(&folded, live_until(100), &control, 1), None);
+    folded.event(&event(id(6, 0), EventKind::Vacated { term: Term(1), leader: OWN }), 1);
+    folded.event(&event(id(6, 1), EventKind::Term(Term(2))), 1);
+    assert_eq!(leads(&folded, live_until(100), &control, 1), None);
+    folded.event(&event(id(6, 2), EventKind::Elected { term: Term(2), leader: OWN }), 1);
+    assert_eq!(leads(&folded, live_until(100), &control, 1), Some(100));
+}
+
+#[test]
+fn d16_a_draining_sidecar_does_not_vouch_for_a_later_term() {
+    let mut folded = led_by_own();
+    let control = Control { last_term: Some(Term(1)), ..Control::default() };
+    assert_eq!(leads(&folded, live_until(100), &control, 1), Some(100));
+    folded.event(&event(id(6, 0), EventKind::Elected { term: Term(2), leader: OWN }), 1);
+    assert_eq!(leads(&folded, live_until(100), &control, 1), None);
+}
+
+#[test]
+fn d20_a_silent_application_keeps_its_place_until_what_it_was_told_has_run_out() {
+    let folded = led_by_own();
+    let told = Control { withdrawn: true, told: Some((Term(1), 90)), ..Control::default() };
+    assert_eq!(leads(&folded, live_until(100), &told, 10), None);
+    assert_eq!(told.must_keep_ms(OWN, &folded, 10), 80);
+    assert_eq!(told.must_keep_ms(OWN, &folded, 90), 0);
+}
+
+#[test]
+fn d20_a_place_need_not_be_kept_for_one_that_released_or_was_not_told_or_leads_no_more() {
+    let folded = led_by_own();
+    let released = Control { told: Some((Term(1), 90)), released: Some(Term(1)), ..Control::default() };
+    assert_eq!(released.must_keep_ms(OWN, &folded, 10), 0);
+    assert_eq!(Control::default().must_keep_ms(OWN, &folded, 10), 0);
+    let told = Control { told: Some((Term(1), 90)), ..Control::default() };
+    let other = Folded::of(&view(8, Some(OTHER), &[OWN, OTHER]), 0);
+    assert_eq!(told.must_keep_ms(OWN, &other, 10), 0);
+}
+
+#[test]
+fn s33_older_events_and_views_change_nothing() {
+    let mut folded = Folded::of(&view(9, Some(OTHER), &[OWN, OTHER]), 0);
+    let before = folded.clone();
+    assert!(!folded.event(&event(id(8, 0), EventKind::Elected { term: Term(1), leader: OWN }), 0));
+    assert!(!folded.view(&view(7, Some(OWN), &[OWN]), 0));
+    assert!(!folded.view(&view(9, Some(OTHER), &[OWN, OTHER]), 0));
+    assert_eq!(folded, before);
+}
+
+#[test]
+fn d17_a_newer_view_replaces_what_is_known() {
+    let mut folded = led_by_own();
+    assert!(folded.view(&view(9, Some(OTHER), &[OTHER]), 0));
+    assert_eq!(folded.leader, Some(OTHER));
+    assert!(folded.is_gone(OWN));
+    assert_eq!(folded.at, place_of(&view(9, None, &[])));
+}
+
+#[test]
+fn a_view_does_not_restart_the_time_of_a_release() {
+    let mut folded = led_by_own();
+    let releasing = |revision| GroupView { releasing: true, ..view(revision, Some(OWN), &[OWN]) };
+    folded.view(&releasing(6), 10);
+    folded.view(&releasing(7), 200);
+    assert_eq!(folded.release_until_ms, Some(310));
+}
+
+#[test]
+fn s11_a_member_that_left_is_gone_and_leads_no_more() {
+    let mut folded = led_by_own();
+    assert!(!folded.is_gone(OWN));
+    folded.event(&event(id(6, 0), EventKind::Left { member: OWN, reason: LeaveReason::SessionExpired }), 0);
+    assert!(folded.is_gone(OWN));
+    assert_eq!(folded.leader, None);
+}
+
+#[test]
+fn a_member_that_the_watch_has_not_reached_yet_is_not_gone() {
+    let folded = Folded::of(&view(5, None, &[]), 0);
+    assert!(!folded.is_gone(MemberId(6)));
+}
+
+#[test]
+fn a_deleted_group_has_no_member_and_no_leader() {
+    let mut folded = led_by_own();
+    folded.event(&event(id(6, 0), EventKind::Deleted), 0);
+    assert!(!folded.exists && folded.is_gone(OWN));
+    assert_eq!(leads(&folded, live_until(100), &Control::default(), 1), None);
+}
+
+fn verdicts(found: &[Found]) -> Vec<Verdict> {
+    let mut tracker = Tracker::new(2);
+    found.iter().map(|found| tracker.observe(found)).collect()
+}
+
+#[test]
+fn d20_a_probed_application_leaves_after_two_failures_and_joins_again() {
+    let (well, shut) = (Found::Healthy, Found::Closed("refused".to_owned()));
+    let found = [well.clone(), shut.clone(), shut.clone(), shut, well];
+    let expected = [Verdict::Join, Verdict::Keep, Verdict::LeaveNow, Verdict::LeaveNow, Verdict::Join];
+    assert_eq!(verdicts(&found), expected);
+}
+
+#[test]
+fn d20_one_failure_between_successes_is_forgotten() {
+    let (well, unwell) = (Found::Healthy, Found::Unwell("500".to_owned()));
+    let found = [unwell.clone(), well, unwell.clone(), unwell];
+    assert_eq!(verdicts(&found), [Verdict::Keep, Verdict::Join, Verdict::Keep, Verdict::LeaveLater]);
+}
+
+#[test]
+fn d20_a_probe_judges_the_status_line() {
+    for healthy in ["HTTP/1.1 200 OK\r\n", "HTTP/1.0 204 No Content\r\n", "HTTP/1.1 302 Found\r\n"] {
+        assert_eq!(judge(healthy.as_bytes()), Found::Healthy, "{healthy}");
+    }
+    for unwell in ["HTTP/1.1 503 Service Unavailable\r\n", "HTTP/1.1 100 Continue\r\n", "SSH-2.0-x\r\n", "", "200"] {
+        assert!(matches!(judge(unwell.as_bytes()), Found::Unwell(_)), "{unwell}");
+    }
+}

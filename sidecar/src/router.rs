@@ -1,0 +1,391 @@
+//! From a group's name to the leader of its partition and back: one path for every request.
+//!
+//! A replica on this member answers by itself when it leads. Otherwise the encoded command goes to the leader's member,
+//! which never forwards it further: when the leader has moved, the answer says so and this router tries again, with the
+//! same request id, until the deadline. So a request is forwarded over one hop, and applied once however often it is sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use coterie_core::command::{self, Answer, Command, DirectoryOp, Envelope, Outcome, PrimitiveAddress, Query, Reply};
+use coterie_core::{
+    ErrorCode, EventId, GroupName, MemberName, PartitionGroupName, PartitionId, Rejection, RequestId, Revision, routing,
+};
+use coterie_env::Env;
+use coterie_proto::peer;
+use coterie_replication::ProposeError;
+
+use crate::deadline::Deadline;
+use crate::directory::Directory;
+use crate::limits;
+use crate::partitions::Partitions;
+use crate::peers::client::{Peers, to_wire};
+use crate::watch::Watch;
+
+/// The kind of primitive that this version has.
+pub const KIND_GROUP: &str = "group";
+
+/// The answer of a read.
+#[derive(Clone, Debug)]
+pub struct Read {
+    /// What was asked.
+    pub answer: Answer,
+    /// The revision that it is of.
+    pub revision: Revision,
+    /// How long the replica that answered had not heard of its leader; 0 for linearizable reads.
+    pub stale_ms: u64,
+}
+
+/// Routes requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Router(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    own: MemberName,
+    client: u128,
+    default_partition_group: Option<PartitionGroupName>,
+    partitions: Partitions,
+    peers: Peers,
+    directory: Directory,
+}
+
+/// What one try at one member gave.
+enum Tried<T> {
+    Done(T),
+    /// Not there; perhaps at this one. Nothing was proposed.
+    Elsewhere(Option<MemberName>),
+    /// Its fate is not known; the same request id may be sent again.
+    Unknown(String),
+    Rejected(Rejection),
+}
+
+impl Router {
+    /// A router of this member.
+    pub fn new(
+        env: &Env,
+        own: MemberName,
+        default_partition_group: Option<PartitionGroupName>,
+        partitions: Partitions,
+        peers: Peers,
+        directory: Directory,
+    ) -> Self {
+        let client = coterie_env::random::uuid_v7(&*env.random, env.clock.wall_ms());
+        Self(Arc::new(Inner { env: env.clone(), own, client, default_partition_group, partitions, peers, directory }))
+    }
+
+    /// The partition that a group lives in (D15).
+    pub fn locate(&self, partition_group: Option<&str>, group: &GroupName) -> Result<PartitionId, Rejection> {
+        let view = self.0.directory.view()?;
+        let asked = partition_group.filter(|name| !name.is_empty()).map(PartitionGroupName::from);
+        let name =
+            routing::resolve(&view.directory, self.0.default_partition_group.as_ref(), asked.as_ref())?;
+        let record = &view.directory.partition_groups[&name];
+        let partitions = u32::try_from(record.partitions.len()).expect("bounded by PARTITIONS_MAX");
+        Ok(PartitionId { index: routing::partition_of(KIND_GROUP, group.as_str(), partitions), group: name })
+    }
+
+    /// The partition groups that hold primitives, and their numbers of partitions.
+    pub fn partition_groups(&self) -> Result<Vec<(PartitionGroupName, u32)>, Rejection> {
+        let view = self.0.directory.view()?;
+        Ok(view
+            .directory
+            .partition_groups
+            .iter()
+            .map(|(name, record)| {
+                (name.clone(), u32::try_from(record.partitions.len()).expect("bounded by PARTITIONS_MAX"))
+            })
+            .collect())
+    }
+
+    /// A request id of this sidecar's own.
+    pub fn mint(&self) -> RequestId {
+        RequestId {
+            client: self.0.client,
+            request: coterie_env::random::uuid_v7(&*self.0.env.random, self.0.env.clock.wall_ms()),
+        }
+    }
+
+    /// Records a group in the management group before its first use (S94).
+    pub async fn record(
+        &self,
+        partition: &PartitionId,
+        group: &GroupName,
+        deadline: Deadline,
+    ) -> Result<(), Rejection> {
+        let address = PrimitiveAddress {
+            partition_group: partition.group.clone(),
+            kind: KIND_GROUP.to_owned(),
+            name: group.0.clone(),
+        };
+        if self.0.directory.view()?.directory.primitives.contains_key(&address) {
+            return Ok(());
+        }
+        let command = Command::Directory(DirectoryOp::RecordPrimitive(address));
+        self.write(self.mint(), &PartitionId::system(), command, deadline).await.map(|_| ())
+    }
+
+    /// Forgets a group that was deleted.
+    pub async fn forget(
+        &self,
+        partition: &PartitionId,
+        group: &GroupName,
+        deadline: Deadline,
+    ) -> Result<(), Rejection> {
+        let address = PrimitiveAddress {
+            partition_group: partition.group.clone(),
+            kind: KIND_GROUP.to_owned(),
+            name: group.0.clone(),
+        };
+        let command = Command::Directory(DirectoryOp::ForgetPrimitive(address));
+        self.write(self.mint(), &PartitionId::system(), command, deadline).await.map(|_| ())
+    }
+
+    /// Changes a partition. The answer is committed, rejected with a code, or `unknown` (D11).
+    pub async fn write(
+        &self,
+        request: RequestId,
+        partition: &PartitionId,
+        command: Command,
+        deadline: Deadline,
+    ) -> Result<(Revision, Reply), Rejection> {
+        let body = Bytes::from(command::encode(&Envelope { request: Some(request), command }));
+        let (revision, outcome) = self
+            .route(partition, deadline, |member, budget| self.try_write(partition, member, body.clone(), budget))
+            .await?;
+        outcome.map(|reply| (revision, reply))
+    }
+
+    /// Reads a partition. Linearizable reads rest on a majority's word (ReadIndex), never on clocks; stale ones are
+    /// answered by any replica and say how stale they may be.
+    pub async fn read(
+        &self,
+        partition: &PartitionId,
+        query: Query,
+        stale: bool,
+        deadline: Deadline,
+    ) -> Result<Read, Rejection> {
+        let encoded = Bytes::from(command::encode(&query));
+        self.route(partition, deadline, |member, budget| {
+            self.try_read(partition, member, query.clone(), encoded.clone(), stale, budget)
+        })
+        .await
+    }
+
+    /// Watches a group. See [`Watch`].
+    pub async fn watch(
+        &self,
+        partition: &PartitionId,
+        group: &GroupName,
+        after: Option<EventId>,
+    ) -> Result<Watch, Rejection> {
+        Watch::open(
+            self.0.env.clone(),
+            self.0.partitions.clone(),
+            self.0.peers.clone(),
+            self.0.directory.clone(),
+            partition.clone(),
+            group.clone(),
+            after,
+        )
+        .await
+    }
+
+    /// Sends one request to wherever the partition's leader is, until it is answered or the deadline passes.
+    async fn route<T, F, R>(&self, partition: &PartitionId, deadline: Deadline, try_at: F) -> Result<T, Rejection>
+    where
+        F: Fn(MemberName, Duration) -> R,
+        R: Future<Output = Tried<T>>,
+    {
+        let mut pause_ms = limits::RETRY_PAUSE_MS;
+        let mut hint = None;
+        let mut unknown = None;
+        let mut round = 0;
+        loop {
+            let remaining = deadline.remaining(&self.0.env);
+            if remaining.is_zero() {
+                return Err(self.gave_up(partition, unknown));
+            }
+            let target = hint.take().or_else(|| self.0.directory.candidate(partition, &self.0.own, round));
+            round += 1;
+            let tried = match target {
+                Some(member) => {
+                    let budget = if member == self.0.own {
+                        remaining
+                    } else {
+                        remaining.min(Duration::from_millis(limits::TRY_MS_MAX))
+                    };
+                    try_at(member, budget).await
+                }
+                None => Tried::Elsewhere(None),
+            };
+            match tried {
+                Tried::Done(done) => return Ok(done),
+                Tried::Elsewhere(Some(member)) => {
+                    self.0.directory.note_leader(partition, &member);
+                    hint = Some(member);
+                }
+                Tried::Elsewhere(None) => {}
+                Tried::Unknown(reason) => unknown = Some(reason),
+                Tried::Rejected(rejection) => return Err(rejection),
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms).min(deadline.remaining(&self.0.env))).await;
+            pause_ms = (pause_ms * 2).min(limits::RETRY_PAUSE_MS_MAX);
+        }
+    }
+
+    fn gave_up(&self, partition: &PartitionId, unknown: Option<String>) -> Rejection {
+        match unknown {
+            Some(reason) => Rejection::new(
+                ErrorCode::Unknown,
+                format!(
+                    "whether this was applied on partition {partition} is not known ({reason}); \
+                     a retry with the same request id is applied once"
+                ),
+            ),
+            None if partition.group.is_system() => Rejection::new(
+                ErrorCode::NoQuorum,
+                "the management group has no leader that a majority follows; nothing was applied",
+            ),
+            None => Rejection::new(
+                ErrorCode::NoQuorum,
+                format!("partition {partition} has no leader that a majority follows; nothing was applied"),
+            ),
+        }
+    }
+
+    async fn try_write(
+        &self,
+        partition: &PartitionId,
+        member: MemberName,
+        body: Bytes,
+        budget: Duration,
+    ) -> Tried<(Revision, Outcome)> {
+        if member == self.0.own {
+            let Some(local) = self.0.partitions.get(partition) else { return Tried::Elsewhere(None) };
+            return match local.propose(body, budget).await {
+                Ok(done) => Tried::Done(done),
+                Err(error) => proposed(error),
+            };
+        }
+        let mut client = match self.0.peers.client(&member) {
+            Ok(client) => client,
+            Err(_) => return Tried::Elsewhere(None),
+        };
+        let request = peer::ProposeRequest {
+            partition: Some(to_wire(partition)),
+            body,
+            timeout_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+        };
+        match tokio::time::timeout(budget, client.propose(request)).await {
+            Err(_) => Tried::Unknown(format!("{member} did not answer in time")),
+            Ok(Err(status)) if never_sent(&status) => Tried::Elsewhere(None),
+            Ok(Err(status)) => Tried::Unknown(format!("{member}: {}", status.message())),
+            Ok(Ok(response)) => {
+                let response = response.into_inner();
+                match response.result {
+                    Some(peer::propose_response::Result::Outcome(bytes)) => {
+                        match command::decode::<Outcome>("outcome", &bytes) {
+                            Ok(outcome) => Tried::Done((Revision(response.revision), outcome)),
+                            Err(error) => Tried::Unknown(error.to_string()),
+                        }
+                    }
+                    Some(peer::propose_response::Result::NotLeader(elsewhere)) => elsewhere_of(elsewhere),
+                    Some(peer::propose_response::Result::Failure(failure)) => failed(failure),
+                    None => Tried::Unknown(format!("{member} answered nothing")),
+                }
+            }
+        }
+    }
+
+    async fn try_read(
+        &self,
+        partition: &PartitionId,
+        member: MemberName,
+        query: Query,
+        encoded: Bytes,
+        stale: bool,
+        budget: Duration,
+    ) -> Tried<Read> {
+        let local = self.0.partitions.get(partition);
+        if let Some(local) = local.filter(|_| stale || member == self.0.own) {
+            return match local.read(&query, stale, budget).await {
+                Ok(read) => {
+                    Tried::Done(Read { answer: read.answer, revision: read.revision, stale_ms: read.stale_ms })
+                }
+                Err(error) => not_unknown(proposed(error)),
+            };
+        }
+        let mut client = match self.0.peers.client(&member) {
+            Ok(client) => client,
+            Err(_) => return Tried::Elsewhere(None),
+        };
+        let request = peer::QueryRequest {
+            partition: Some(to_wire(partition)),
+            query: encoded,
+            stale,
+            timeout_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
+        };
+        let response = match tokio::time::timeout(budget, client.query(request)).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(_)) | Err(_) => return Tried::Elsewhere(None),
+        };
+        match response.result {
+            Some(peer::query_response::Result::Answer(bytes)) => match command::decode::<Answer>("answer", &bytes) {
+                Ok(answer) => {
+                    Tried::Done(Read { answer, revision: Revision(response.revision), stale_ms: response.stale_ms })
+                }
+                Err(error) => Tried::Rejected(Rejection::new(ErrorCode::Internal, error.to_string())),
+            },
+            Some(peer::query_response::Result::NotLeader(elsewhere)) => elsewhere_of(elsewhere),
+            Some(peer::query_response::Result::Failure(failure)) => not_unknown(failed(failure)),
+            None => Tried::Elsewhere(None),
+        }
+    }
+}
+
+fn proposed<T>(error: ProposeError) -> Tried<T> {
+    match error {
+        ProposeError::NotLeader(member) => Tried::Elsewhere(member),
+        ProposeError::Rejected(rejection) => rejected(rejection),
+    }
+}
+
+/// Failures that another try, elsewhere or later, may get around are not the caller's business before its deadline.
+fn rejected<T>(rejection: Rejection) -> Tried<T> {
+    match rejection.code {
+        ErrorCode::Unknown => Tried::Unknown(rejection.message),
+        ErrorCode::NoQuorum | ErrorCode::DeadlineExceeded | ErrorCode::ShuttingDown => Tried::Elsewhere(None),
+        _ => Tried::Rejected(rejection),
+    }
+}
+
+/// A read changes nothing, so its fate is never in doubt.
+fn not_unknown<T>(tried: Tried<T>) -> Tried<T> {
+    match tried {
+        Tried::Unknown(_) => Tried::Elsewhere(None),
+        tried => tried,
+    }
+}
+
+fn failed<T>(failure: peer::Failure) -> Tried<T> {
+    let code = ErrorCode::from_label(&failure.code).unwrap_or(ErrorCode::Internal);
+    rejected(Rejection::new(code, failure.message))
+}
+
+fn elsewhere_of<T>(elsewhere: peer::NotLeader) -> Tried<T> {
+    Tried::Elsewhere(Some(elsewhere.leader).filter(|leader| !leader.is_empty()).map(MemberName))
+}
+
+/// Whether a call failed before anything was sent: the connection could not be made.
+fn never_sent(status: &tonic::Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
