@@ -1,0 +1,12 @@
+//! The real sidecar in a simulated world: one seed decides everything that happens, so a failure can be replayed.
+//!
+//! [`smoke::run`] starts three sidecars, crashes the leader with the loss of everything that was not flushed, then all
+//! three, and checks that nothing acknowledged is missing and that terms went on rising.
+
+#[cfg(not(tokio_unstable))]
+compile_error!("the simulator needs `--cfg tokio_unstable`: run cargo inside tests/sim, whose .cargo/config.toml sets it");
+
+pub mod application;
+pub mod history;
+pub mod smoke;
+pub mod world;
