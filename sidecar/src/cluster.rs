@@ -5,8 +5,8 @@
 //!     └──▶ (members without it) ask for the directory ────▶ register
 //! ```
 //!
-//! Whoever leads the management group makes the partition groups that its configuration declares, and forgets
-//! ephemeral members that are long gone.
+//! Every member makes the partition groups that its own configuration declares (S88). Whoever leads the management group
+//! forgets ephemeral members that are long gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -98,7 +98,10 @@ async fn open_management(node: &Node) -> bool {
                 node.greetings().refuse_self(rejection);
                 return false;
             }
-            Step::Wait(missing) => node.set_state(State::WaitingForMembers { missing }),
+            Step::Wait(missing) => node.set_state(match node.greetings().doubt() {
+                Some(doubt) => State::Refused(doubt),
+                None => State::WaitingForMembers { missing },
+            }),
             Step::Propose(seats) => match propose(node, store, seats).await {
                 Ok(formation) => {
                     form = Some(formation);
@@ -449,14 +452,16 @@ async fn follow_partitions(node: &Node, store: &Store) {
     }
 }
 
-/// The duties of whoever leads the management group.
+/// Declares this member's partition groups, and the duties of whoever leads the management group.
 async fn manage(node: Node) {
-    let Some(partition) = node.partitions().get(&PartitionId::system()) else { return };
     let stop = node.stopping();
     let mut absent: BTreeMap<MemberName, u64> = BTreeMap::new();
     loop {
-        if partition.leadership().borrow().leading {
-            declare_partition_groups(&node).await;
+        let system = node.partitions().get(&PartitionId::system());
+        let leads = system.is_some_and(|partition| partition.leadership().borrow().leading);
+        // Whoever leads need not have a group that others carry (S88), so everyone declares its own; they all say the same.
+        declare_partition_groups(&node).await;
+        if leads {
             forget_absent(&node, &mut absent).await;
         } else {
             absent.clear();

@@ -53,7 +53,7 @@ pub struct Situation<'a> {
 pub fn decide(situation: &Situation<'_>) -> Step {
     let Situation { own, has_log, listed, met, address } = situation;
     let others = || listed.iter().filter(|member| member.0 != own.member);
-    let accepted = |member: &&MemberName| met.get(*member).is_some_and(|met| met.refused.is_none());
+    let accepted = |member: &&MemberName| met.get(*member).is_some_and(|met| met.refused.is_none() && met.accepts);
     let missing = || -> Vec<String> {
         others().filter(|member| !accepted(member)).map(|member| member.0.clone()).collect()
     };

@@ -27,6 +27,8 @@ pub struct Met {
     pub heard_ms: u64,
     /// Why its data directory is refused, if it is.
     pub refused: Option<Rejection>,
+    /// Whether this very process of it accepts this member's directory.
+    pub accepts: bool,
     /// Whether the connection over which it greeted this member is open; `None` if it never did.
     open: Option<Arc<AtomicBool>>,
 }
@@ -50,6 +52,7 @@ struct Inner {
     met: Mutex<BTreeMap<MemberName, Met>>,
     has_log: AtomicBool,
     changes: watch::Sender<u64>,
+    doubts: Mutex<BTreeMap<MemberName, Rejection>>,
     refused: watch::Sender<Option<Rejection>>,
 }
 
@@ -78,6 +81,7 @@ impl Greetings {
             met: Mutex::default(),
             has_log: AtomicBool::new(false),
             changes: watch::Sender::new(0),
+            doubts: Mutex::default(),
             refused: watch::Sender::new(None),
         }))
     }
@@ -100,6 +104,12 @@ impl Greetings {
     /// Why the cluster refuses this member's data directory, once it does.
     pub fn refused(&self) -> watch::Receiver<Option<Rejection>> {
         self.0.refused.subscribe()
+    }
+
+    /// Why another member takes this process for a copy at the moment, if one does. It may be accepted later: when the
+    /// process on the original is gone.
+    pub fn doubt(&self) -> Option<Rejection> {
+        self.0.doubts.lock().expect("no panic while the lock is held").values().next().cloned()
     }
 
     /// Refuses this member's own directory: the cluster knows better.
@@ -185,7 +195,13 @@ impl Greetings {
         }
         match self.weigh(&hello, None) {
             Ok(()) if !refused.is_empty() => self.refused_by(&member, &refused),
-            Ok(()) => {}
+            Ok(()) => {
+                self.0.doubts.lock().expect("no panic while the lock is held").remove(&member);
+                if let Some(met) = self.lock().get_mut(&member) {
+                    met.accepts = true;
+                }
+                self.touch();
+            }
             Err(rejection) => tracing::debug!(%member, reason = %rejection.message, "a member is refused"),
         }
     }
@@ -198,7 +214,13 @@ impl Greetings {
                 self.refuse_self(Rejection::new(code, message));
             }
             // The process on the original may just have died: asked again at the next greeting.
-            _ => tracing::warn!(%member, reason = message, "a member refuses this one"),
+            _ => {
+                let doubt = Rejection::new(code, message);
+                let mut doubts = self.0.doubts.lock().expect("no panic while the lock is held");
+                if doubts.insert(member.clone(), doubt.clone()).as_ref() != Some(&doubt) {
+                    tracing::warn!(%member, reason = message, "a member refuses this one");
+                }
+            }
         }
     }
 
@@ -240,14 +262,16 @@ impl Greetings {
         }
         match verdict {
             Ok(_) => {
-                let open = open.or_else(|| met.get(&name).and_then(|met| met.open.clone()));
-                let new = Met { identity: from.clone(), heard_ms: now_ms, refused: None, open };
+                let before = met.get(&name).filter(|met| met.identity.run == from.run);
+                let accepts = before.is_some_and(|met| met.accepts);
+                let open = open.or_else(|| before.and_then(|met| met.open.clone()));
+                let new = Met { identity: from.clone(), heard_ms: now_ms, refused: None, accepts, open };
                 met.insert(name, new);
             }
             Err(rejection) => {
                 if !met.get(&name).is_some_and(|met| met.alive(now_ms)) {
                     let refused = Some(rejection.clone());
-                    let new = Met { identity: from.clone(), heard_ms: now_ms, refused, open };
+                    let new = Met { identity: from.clone(), heard_ms: now_ms, refused, accepts: false, open };
                     let before = met.insert(name, new);
                     if before.is_none_or(|before| before.refused.as_ref() != Some(&rejection)) {
                         tracing::warn!(member = from.member, reason = %rejection.message, "a member is refused");
@@ -316,9 +340,9 @@ impl Greetings {
 }
 
 impl Met {
-    /// Somebody who was accepted, never heard of since.
+    /// Somebody who was accepted and accepts, never heard of since.
     pub fn accepted(identity: peer::Identity) -> Self {
-        Self { identity, heard_ms: 0, refused: None, open: None }
+        Self { identity, heard_ms: 0, refused: None, accepts: true, open: None }
     }
 
     /// Whether its process surely still runs: it was heard of lately over a connection that has not ended.

@@ -324,10 +324,11 @@ impl Node {
         self.0.state.subscribe()
     }
 
-    /// Moves to another state, unless it is refused or going down.
+    /// Moves to another state, unless it is refused for good or going down.
     pub(crate) fn set_state(&self, new: State) {
+        let refused = self.greetings().refused().borrow().is_some();
         self.0.state.send_if_modified(|state| {
-            let moves = !matches!(state, State::Refused(_) | State::Draining) && *state != new;
+            let moves = !refused && *state != State::Draining && *state != new;
             if moves {
                 tracing::info!(state = new.label(), reason = new.reason(), "state");
                 *state = new;

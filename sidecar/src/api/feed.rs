@@ -190,6 +190,13 @@ impl Events {
     }
 }
 
+/// The first message of a watch.
+pub fn snapshot(view: &GroupView, partition_group: &str) -> v1::GroupEvent {
+    let group = convert::group(view, partition_group, Freshness::Linearizable);
+    let kind = Some(v1::group_event::Kind::Snapshot(group));
+    v1::GroupEvent { id: place_of(view).to_string(), revision: view.revision.0, kind }
+}
+
 fn unplaced(kind: v1::group_event::Kind) -> v1::GroupEvent {
     v1::GroupEvent { id: String::new(), revision: 0, kind: Some(kind) }
 }
@@ -325,7 +332,7 @@ fn sayable(said: Option<&SelfState>, now: SelfState, at: EventId) -> SelfState {
         return now;
     }
     let term = said.map_or(coterie_core::Term(0), |said| said.term);
-    SelfState { leads: false, valid_until_ms: 0, releasing: false, term, ..now }
+    SelfState { leads: false, valid_until_ms: 0, releasing: false, term, elected_at: EventId::default(), ..now }
 }
 
 /// The answer to a join.

@@ -20,7 +20,7 @@ use super::convert::{self, Freshness, Wire};
 use super::counters::Counters;
 use super::feed::{self, Events, JoinFeed, Order};
 use crate::deadline::Deadline;
-use crate::limits::REQUESTS_MAX;
+use crate::limits::{REQUESTS_MAX, TRY_MS_MAX};
 use crate::node::Node;
 use crate::presence::state::place_of;
 use crate::presence::{Join, Kind, Own};
@@ -299,15 +299,36 @@ impl Ops {
     ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
         self.run("watch", headers, When::Serving, async |_| {
             let permit = self.watch_permit()?;
-            let after = match request.after.as_str() {
-                "" => None,
-                text => Some(convert::event_id("after", text)?),
-            };
             let place = self.place(&request.group, &request.partition_group)?;
+            if request.after.is_empty() {
+                return self.watch_from_now(&place, permit).await;
+            }
+            let after = Some(convert::event_id("after", &request.after)?);
             let events = self.events(&place, after, Order::after(after, None)).await?;
             Ok(events.into_stream(permit))
         })
         .await
+    }
+
+    /// The snapshot is a linearizable read, so that whoever was told of a change and then begins to watch sees it, also
+    /// where the replica here lags. Without a quorum it is what the replica here knows, and the stream says so.
+    async fn watch_from_now(
+        &self,
+        place: &Place,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
+        let soon = Deadline::after_ms(self.node().env(), TRY_MS_MAX);
+        let view = match self.read(place, false, soon).await {
+            Ok((view, _)) => view,
+            Err(rejection) if matches!(rejection.code, ErrorCode::NoQuorum | ErrorCode::DeadlineExceeded) => {
+                return Ok(self.events(place, None, Order::default()).await?.into_stream(permit));
+            }
+            Err(rejection) => return Err(rejection),
+        };
+        let at = Some(place_of(&view));
+        let events = self.events(place, at, Order::after(at, view.leader)).await?;
+        let snapshot = feed::snapshot(&view, place.partition.group.as_str());
+        Ok(stream::once(std::future::ready(snapshot)).chain(events.into_stream(permit)).boxed())
     }
 
     /// Whether the application beside this sidecar leads. Answers in every state: without a cluster nobody leads.
