@@ -1,0 +1,9 @@
+//! The pure half of the operator, fed with objects: one binary, since linking costs more than running.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod fixtures;
+mod group;
+mod plan;
+mod rollout;
+mod samples;
+mod status;

@@ -1,0 +1,77 @@
+//! The Cluster's controller.
+
+mod apply;
+pub(crate) mod observe;
+mod report;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coterie_crds::Cluster;
+use coterie_operator_core::cluster::status::{self, Report};
+use coterie_operator_core::cluster::{plan, validate};
+use coterie_operator_core::condition;
+use jiff::Timestamp;
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+
+use crate::context::Context;
+
+/// How soon to look again at a Cluster that is not ready.
+const SOON: Duration = Duration::from_secs(5);
+/// How soon to look again at one that is: members are asked, not watched.
+const LATER: Duration = Duration::from_secs(15);
+
+/// Which step failed. All of these are tried again; what a person must mend is a condition instead.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Reading failed.
+    #[error("observe")]
+    Observe(#[from] observe::Error),
+    /// Writing failed.
+    #[error("apply")]
+    Apply(#[from] apply::Error),
+    /// Writing the status failed.
+    #[error("report")]
+    Report(#[source] kube::Error),
+}
+
+/// Makes the world like the spec, one step nearer.
+pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: Arc<Context>) -> Result<Action, Error> {
+    let cluster = match &object.0 {
+        Ok(cluster) => cluster,
+        Err(invalid) => {
+            crate::run::report_unreadable::<Cluster>(&context, invalid).await.map_err(Error::Report)?;
+            return Ok(Action::await_change());
+        }
+    };
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // What it owns goes with it.
+        return Ok(Action::await_change());
+    }
+    let generation = cluster.metadata.generation;
+    let previous = cluster.status.clone().unwrap_or_default();
+    let validated = match validate(cluster, &context.defaults) {
+        Ok(validated) => validated,
+        Err(error) => {
+            let next = status::invalid(&error, generation, &previous, Timestamp::now());
+            report::report(&context, cluster, &previous, next).await.map_err(Error::Report)?;
+            return Ok(Action::await_change());
+        }
+    };
+    let (observed, authority) = observe::observe(&context, &validated).await?;
+    let desired = plan(&validated, &observed);
+    let applied = apply::apply(&context, &validated, &observed, &desired, authority).await?;
+    let report = Report {
+        cluster: &validated,
+        generation,
+        observed: &observed,
+        desired: &desired,
+        applied: &applied,
+        previous: &previous,
+    };
+    let next = status::status(report, Timestamp::now());
+    let is_settled = condition::is_true(&next.conditions, status::READY) && desired.evict.is_empty();
+    report::report(&context, cluster, &previous, next).await.map_err(Error::Report)?;
+    Ok(Action::requeue(if is_settled { LATER } else { SOON }))
+}

@@ -1,0 +1,23 @@
+//! Step "report" of the Cluster's controller: events at edges, then the status if it changed.
+
+use coterie_crds::Cluster;
+use coterie_crds::cluster::ClusterStatus;
+use coterie_operator_core::cluster::status;
+use kube::{Resource as _, ResourceExt as _};
+
+use crate::context::Context;
+use crate::run;
+
+pub(super) async fn report(
+    context: &Context,
+    cluster: &Cluster,
+    previous: &ClusterStatus,
+    next: ClusterStatus,
+) -> Result<(), kube::Error> {
+    if *previous == next && cluster.status.is_some() {
+        return Ok(());
+    }
+    context.publish(status::events(previous, &next), &cluster.object_ref(&())).await;
+    let namespace = cluster.namespace().unwrap_or_default();
+    run::write_status::<Cluster>(context, &namespace, &cluster.name_any(), &next).await
+}
