@@ -231,11 +231,11 @@ async fn follow_management(node: Node, partition: Partition) {
         let revision = *applied.borrow_and_update();
         let identity = node.identity();
         if revision.0 > 0 {
-            if let Some(store) = node.store().filter(|_| !identity.formed) {
-                if let Err(error) = store.directory.update(|identity| identity.formed = true) {
-                    node.fail(format!("record that the cluster is formed: {error}"));
-                    return;
-                }
+            if let Some(store) = node.store().filter(|_| !identity.formed)
+                && let Err(error) = store.directory.update(|identity| identity.formed = true)
+            {
+                node.fail(format!("record that the cluster is formed: {error}"));
+                return;
             }
             let changed = partition.with_machine(|machine| {
                 let changed = *machine.directory() != seen;
@@ -264,10 +264,10 @@ async fn ask_for_directory(node: Node) {
     loop {
         let members = node.peers().members();
         let reachable: Vec<_> = members.iter().filter(|member| node.greetings().reachable(member)).collect();
-        if let Some(member) = reachable.get(round % reachable.len().max(1)) {
-            if let Err(reason) = ask(&node, member).await {
-                tracing::debug!(%member, reason, "a member did not tell its directory");
-            }
+        if let Some(member) = reachable.get(round % reachable.len().max(1))
+            && let Err(reason) = ask(&node, member).await
+        {
+            tracing::debug!(%member, reason, "a member did not tell its directory");
         }
         round += 1;
         tokio::select! {
@@ -386,7 +386,8 @@ fn wanted(node: &Node) -> BTreeMap<PartitionId, Wanted> {
     let mut wanted = BTreeMap::new();
     for (name, record) in &view.directory.partition_groups {
         for (index, partition) in (1..).zip(&record.partitions) {
-            let mine = |(member, node_id): &(MemberName, NodeId)| *member == node.config().local.name && *node_id == own;
+            let mine =
+                |(member, node_id): &(MemberName, NodeId)| *member == node.config().local.name && *node_id == own;
             if partition.replicas.iter().any(mine) {
                 let seats = partition.replicas.iter();
                 let seats = seats.map(|(member, node)| Target { node: *node, member: member.clone() }).collect();

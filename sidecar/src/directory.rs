@@ -109,18 +109,19 @@ impl Directory {
         let Some(view) = self.view.borrow().clone() else { return Vec::new() };
         let Some(record) = view.directory.partition_groups.get(&partition.group) else { return Vec::new() };
         let index = usize::try_from(partition.index).unwrap_or(usize::MAX).wrapping_sub(1);
-        record.partitions.get(index).map_or_else(Vec::new, |partition| {
-            partition.replicas.iter().map(|(member, _)| member.clone()).collect()
-        })
+        record
+            .partitions
+            .get(index)
+            .map_or_else(Vec::new, |partition| partition.replicas.iter().map(|(member, _)| member.clone()).collect())
     }
 
     /// Whom to ask in this round of tries: the known leader on even rounds, else the replicas in turn; without replicas
     /// (the management group before anything is known) this member itself.
     pub fn candidate(&self, partition: &PartitionId, own: &MemberName, round: usize) -> Option<MemberName> {
-        if round.is_multiple_of(2) {
-            if let Some(leading) = self.leader(partition) {
-                return Some(leading.member);
-            }
+        if round.is_multiple_of(2)
+            && let Some(leading) = self.leader(partition)
+        {
+            return Some(leading.member);
         }
         let replicas = self.replicas(partition);
         if replicas.is_empty() {

@@ -54,9 +54,8 @@ pub fn decide(situation: &Situation<'_>) -> Step {
     let Situation { own, has_log, listed, met, address } = situation;
     let others = || listed.iter().filter(|member| member.0 != own.member);
     let accepted = |member: &&MemberName| met.get(*member).is_some_and(|met| met.refused.is_none() && met.accepts);
-    let missing = || -> Vec<String> {
-        others().filter(|member| !accepted(member)).map(|member| member.0.clone()).collect()
-    };
+    let missing =
+        || -> Vec<String> { others().filter(|member| !accepted(member)).map(|member| member.0.clone()).collect() };
     if own.formation.is_some() && (own.formed || *has_log) {
         let present = 1 + others().filter(accepted).count();
         return if present * 2 > listed.len() { Step::Open } else { Step::Wait(missing()) };
@@ -77,7 +76,9 @@ pub fn decide(situation: &Situation<'_>) -> Step {
     if listed.first().is_none_or(|first| first.0 != own.member) {
         return match own.formation {
             Some(_) => Step::Open,
-            None => Step::Wait(vec![format!("the proposal of {}", listed.first().map_or("nobody", MemberName::as_str))]),
+            None => {
+                Step::Wait(vec![format!("the proposal of {}", listed.first().map_or("nobody", MemberName::as_str))])
+            }
         };
     }
     let missing = missing();

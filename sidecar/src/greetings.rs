@@ -132,16 +132,14 @@ impl Greetings {
     /// Whether this member was heard of lately and its directory is accepted.
     pub fn reachable(&self, member: &MemberName) -> bool {
         let now_ms = self.0.env.clock.monotonic_ms();
-        self.lock()
-            .get(member)
-            .is_some_and(|met| met.refused.is_none() && met.heard_ms + limits::REACHABLE_MS > now_ms)
+        self.lock().get(member).is_some_and(|met| met.refused.is_none() && met.heard_ms + limits::REACHABLE_MS > now_ms)
     }
 
     /// Whether Raft messages of this process are taken: it has greeted and was accepted.
     pub fn admitted(&self, node: u64, run: u64) -> bool {
-        self.lock().values().any(|met| {
-            met.refused.is_none() && met.identity.node_id == node && met.identity.run == run && node != 0
-        })
+        self.lock()
+            .values()
+            .any(|met| met.refused.is_none() && met.identity.node_id == node && met.identity.run == run && node != 0)
     }
 
     /// What this member says.

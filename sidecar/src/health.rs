@@ -108,7 +108,8 @@ fn exposition(measured: &Measured<'_>) -> String {
 /// Partitions with a replica on this member.
 fn partitions(status: &StatusResponse) -> impl Iterator<Item = (&str, &coterie_proto::v1::PartitionStatus)> {
     let groups = status.partition_groups.iter();
-    groups.flat_map(|group| group.partitions.iter().filter(|partition| partition.local).map(|p| (group.name.as_str(), p)))
+    groups
+        .flat_map(|group| group.partitions.iter().filter(|partition| partition.local).map(|p| (group.name.as_str(), p)))
 }
 
 fn presence_label(presence: Presence) -> &'static str {

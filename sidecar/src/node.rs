@@ -24,7 +24,7 @@ use crate::partitions::Partitions;
 use crate::peers::client::{Peers, Sender};
 use crate::peers::tls::{Files, Tls};
 use crate::presence::Presences;
-use crate::router::Router;
+use crate::router::{Declared, Router};
 use crate::sessions::holder;
 use crate::sessions::keeper::Keepers;
 use crate::state::State;
@@ -272,7 +272,8 @@ impl Node {
             self.presences().drain().await;
             let transfers = self.partitions().all().into_iter().map(|(id, partition)| async move {
                 let leading = partition.leadership().borrow().leading;
-                if leading && !partition.transfer_away().await {
+                let alone = self.peers().members().is_empty();
+                if leading && !alone && !partition.transfer_away().await {
                     tracing::warn!(partition = %id, "the leadership could not be handed over");
                 }
             });
@@ -407,10 +408,10 @@ impl Node {
 
     /// Whether the log makes progress. Never a matter of quorum.
     pub fn live(&self) -> Result<(), String> {
-        if let Some(store) = &self.0.store {
-            if !store.log.healthy() {
-                return Err("the log can no longer be written".to_owned());
-            }
+        if let Some(store) = &self.0.store
+            && !store.log.healthy()
+        {
+            return Err("the log can no longer be written".to_owned());
         }
         for (id, partition) in self.0.partitions.all() {
             if let Some(failure) = partition.failed() {
@@ -432,6 +433,11 @@ impl Node {
         }
         if state != State::Running {
             return Err(format!("{}: {}", state.label(), state.reason()));
+        }
+        let view = self.directory().view().map_err(|rejection| rejection.message)?;
+        let declared = self.config().partition_groups.keys();
+        if let Some(missing) = declared.into_iter().find(|name| !view.directory.partition_groups.contains_key(name)) {
+            return Err(format!("partition group {missing} is not formed yet"));
         }
         for id in cluster::replicas_of(self) {
             let Some(partition) = self.0.partitions.get(&id) else {
@@ -535,7 +541,10 @@ fn assemble(assembly: Assembly) -> Inner {
     let router = Router::new(
         &env,
         config.local.name.clone(),
-        config.default_partition_group.clone(),
+        Declared {
+            default: config.default_partition_group.clone(),
+            names: config.partition_groups.keys().cloned().collect(),
+        },
         partitions.clone(),
         peers.clone(),
         directory.clone(),

@@ -4,6 +4,7 @@
 //! which never forwards it further: when the leader has moved, the answer says so and this router tries again, with the
 //! same request id, until the deadline. So a request is forwarded over one hop, and applied once however often it is sent.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,10 +46,19 @@ struct Inner {
     env: Env,
     own: MemberName,
     client: u128,
-    default_partition_group: Option<PartitionGroupName>,
+    declared: Declared,
     partitions: Partitions,
     peers: Peers,
     directory: Directory,
+}
+
+/// What the configuration says of partition groups.
+#[derive(Clone, Debug, Default)]
+pub struct Declared {
+    /// Where primitives go that name none.
+    pub default: Option<PartitionGroupName>,
+    /// Those that the management group's leader makes by itself.
+    pub names: BTreeSet<PartitionGroupName>,
 }
 
 /// What one try at one member gave.
@@ -66,21 +76,31 @@ impl Router {
     pub fn new(
         env: &Env,
         own: MemberName,
-        default_partition_group: Option<PartitionGroupName>,
+        declared: Declared,
         partitions: Partitions,
         peers: Peers,
         directory: Directory,
     ) -> Self {
         let client = coterie_env::random::uuid_v7(&*env.random, env.clock.wall_ms());
-        Self(Arc::new(Inner { env: env.clone(), own, client, default_partition_group, partitions, peers, directory }))
+        Self(Arc::new(Inner { env: env.clone(), own, client, declared, partitions, peers, directory }))
     }
 
     /// The partition that a group lives in (D15).
     pub fn locate(&self, partition_group: Option<&str>, group: &GroupName) -> Result<PartitionId, Rejection> {
         let view = self.0.directory.view()?;
         let asked = partition_group.filter(|name| !name.is_empty()).map(PartitionGroupName::from);
-        let name =
-            routing::resolve(&view.directory, self.0.default_partition_group.as_ref(), asked.as_ref())?;
+        let declared = &self.0.declared;
+        let resolved = routing::resolve(&view.directory, declared.default.as_ref(), asked.as_ref());
+        let name = resolved.map_err(|rejection| {
+            let wanted = asked.as_ref().or(declared.default.as_ref()).or(declared.names.first());
+            match wanted.filter(|wanted| declared.names.contains(wanted)) {
+                Some(wanted) if !view.directory.partition_groups.contains_key(wanted) => Rejection::new(
+                    ErrorCode::NoQuorum,
+                    format!("partition group {wanted} is declared, but not formed yet; nothing was applied"),
+                ),
+                _ => rejection,
+            }
+        })?;
         let record = &view.directory.partition_groups[&name];
         let partitions = u32::try_from(record.partitions.len()).expect("bounded by PARTITIONS_MAX");
         Ok(PartitionId { index: routing::partition_of(KIND_GROUP, group.as_str(), partitions), group: name })
@@ -311,9 +331,7 @@ impl Router {
         let local = self.0.partitions.get(partition);
         if let Some(local) = local.filter(|_| stale || member == self.0.own) {
             return match local.read(&query, stale, budget).await {
-                Ok(read) => {
-                    Tried::Done(Read { answer: read.answer, revision: read.revision, stale_ms: read.stale_ms })
-                }
+                Ok(read) => Tried::Done(Read { answer: read.answer, revision: read.revision, stale_ms: read.stale_ms }),
                 Err(error) => not_unknown(proposed(error)),
             };
         }

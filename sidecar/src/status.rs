@@ -128,8 +128,7 @@ pub(crate) fn seats(node: &Node) -> Vec<String> {
 fn partition(node: &Node, id: &PartitionId, replicas: Vec<String>) -> v1::PartitionStatus {
     let leading = node.directory().leader(id);
     let local = node.partitions().get(id);
-    let (mut leader, mut term) =
-        leading.map(|leading| (leading.member.0, leading.term)).unwrap_or_default();
+    let (mut leader, mut term) = leading.map(|leading| (leading.member.0, leading.term)).unwrap_or_default();
     let (mut applied, mut has_quorum) = (0, !leader.is_empty());
     if let Some(local) = &local {
         let now = local.leadership().borrow().clone();

@@ -170,9 +170,8 @@ impl Watch {
             return Ok(());
         }
         let replicas = self.directory.replicas(&self.partition);
-        let unreachable = || {
-            Rejection::new(ErrorCode::NoQuorum, format!("no replica of partition {} answers", self.partition))
-        };
+        let unreachable =
+            || Rejection::new(ErrorCode::NoQuorum, format!("no replica of partition {} answers", self.partition));
         let member = replicas.get(self.round % replicas.len().max(1)).ok_or_else(unreachable)?;
         self.round += 1;
         let mut client = self.peers.client(member)?;

@@ -427,5 +427,9 @@ pub fn decode<T: for<'a> Deserialize<'a>>(what: &'static str, bytes: &[u8]) -> R
         return Err(Error::Version { what, version: *version, known: WIRE_VERSION });
     }
     let (value, rest) = postcard::take_from_bytes(rest).map_err(|source| Error::Decode { what, source })?;
-    if rest.is_empty() { Ok(value) } else { Err(Error::Decode { what, source: postcard::Error::DeserializeBadEncoding }) }
+    if rest.is_empty() {
+        Ok(value)
+    } else {
+        Err(Error::Decode { what, source: postcard::Error::DeserializeBadEncoding })
+    }
 }

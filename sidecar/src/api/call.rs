@@ -49,9 +49,7 @@ fn request(headers: &HeaderMap) -> Result<Option<RequestId>, Rejection> {
             let version = request.get_version_num();
             Err(invalid(REQUEST_ID.as_str(), format_args!("is a UUID of version {version}; mint one of version 7")))
         }
-        (Some(client), Some(request)) => {
-            Ok(Some(RequestId { client: client.as_u128(), request: request.as_u128() }))
-        }
+        (Some(client), Some(request)) => Ok(Some(RequestId { client: client.as_u128(), request: request.as_u128() })),
     }
 }
 

@@ -127,10 +127,9 @@ pub fn event(event: &Event, leader: Option<MemberId>) -> v1::GroupEvent {
             timeout_ms: *timeout_ms,
             reason: reason.clone(),
         }),
-        EventKind::Config { config, config_revision } => Kind::Config(v1::ConfigChanged {
-            config: Some(group_config(*config)),
-            config_revision: config_revision.0,
-        }),
+        EventKind::Config { config, config_revision } => {
+            Kind::Config(v1::ConfigChanged { config: Some(group_config(*config)), config_revision: config_revision.0 })
+        }
         EventKind::Deleted => Kind::Deleted(v1::Deleted {}),
     };
     v1::GroupEvent { id: id.to_string(), revision: id.revision.0, kind: Some(kind) }

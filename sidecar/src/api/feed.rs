@@ -157,11 +157,7 @@ impl Events {
         }
     }
 
-    fn send_view(
-        &mut self,
-        view: &GroupView,
-        kind: impl FnOnce(v1::Group) -> v1::group_event::Kind,
-    ) -> v1::GroupEvent {
+    fn send_view(&mut self, view: &GroupView, kind: impl FnOnce(v1::Group) -> v1::group_event::Kind) -> v1::GroupEvent {
         self.order.view(view);
         let group = convert::group(view, self.partition.group.as_str(), Freshness::Linearizable);
         v1::GroupEvent { id: place_of(view).to_string(), revision: view.revision.0, kind: Some(kind(group)) }

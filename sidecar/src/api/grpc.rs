@@ -50,11 +50,8 @@ fn report_health(ops: &Ops, reporter: HealthReporter) {
     let task = async move {
         loop {
             let serving = *state.borrow_and_update() == State::Running;
-            let status = if serving {
-                tonic_health::ServingStatus::Serving
-            } else {
-                tonic_health::ServingStatus::NotServing
-            };
+            let status =
+                if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
             for service in ["", v1::groups_server::SERVICE_NAME, v1::cluster_info_server::SERVICE_NAME] {
                 reporter.set_service_status(service, status).await;
             }
@@ -121,10 +118,7 @@ impl Groups for Services {
 
     type JoinStreamStream = BoxStream<'static, Result<v1::JoinStreamResponse, Status>>;
 
-    async fn join_stream(
-        &self,
-        request: Request<v1::JoinRequest>,
-    ) -> Result<Response<Self::JoinStreamStream>, Status> {
+    async fn join_stream(&self, request: Request<v1::JoinRequest>) -> Result<Response<Self::JoinStreamStream>, Status> {
         let (metadata, _, message) = request.into_parts();
         answer_stream(self.ops.join_stream(&metadata.into_headers(), message).await)
     }

@@ -136,6 +136,7 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Rejection> 
 }
 
 /// Reads a request, or counts and answers its refusal.
+#[allow(clippy::result_large_err)] // the refusal is the answer itself, and is moved once
 fn read<T>(ops: &Ops, read: impl FnOnce() -> Result<T, Rejection>) -> Result<T, Response> {
     read().map_err(|rejection| {
         ops.refused(&rejection);

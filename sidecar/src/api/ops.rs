@@ -10,7 +10,9 @@ use axum::http::HeaderMap;
 use coterie_core::command::{Answer, Command, GroupConfig, GroupOp, GroupView, Query, Reply};
 use coterie_core::limits::{SESSION_TTL_MS_DEFAULT, WATCHES_MAX};
 use coterie_core::machine::validate;
-use coterie_core::{ErrorCode, GroupName, MemberId, PartitionGroupName, PartitionId, Rejection, RequestId, Revision, Term};
+use coterie_core::{
+    ErrorCode, GroupName, MemberId, PartitionGroupName, PartitionId, Rejection, RequestId, Revision, Term,
+};
 use coterie_proto::v1;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -386,7 +388,8 @@ impl Ops {
     ) -> Result<T, Rejection> {
         let served = async {
             let _permit = self.0.requests.try_acquire().map_err(|_| {
-                let message = format!("{REQUESTS_MAX} requests are being served, which is the limit; send it again later");
+                let message =
+                    format!("{REQUESTS_MAX} requests are being served, which is the limit; send it again later");
                 Rejection::new(ErrorCode::Overloaded, message)
             })?;
             let call = Call::from_headers(headers)?;
@@ -446,12 +449,7 @@ impl Ops {
         group_of(reply, place)
     }
 
-    async fn read(
-        &self,
-        place: &Place,
-        stale: bool,
-        deadline: Deadline,
-    ) -> Result<(GroupView, Freshness), Rejection> {
+    async fn read(&self, place: &Place, stale: bool, deadline: Deadline) -> Result<(GroupView, Freshness), Rejection> {
         let query = Query::Group(place.group.clone());
         let read = self.node().router().read(&place.partition, query, stale, deadline).await?;
         let freshness = if stale { Freshness::Stale { stale_ms: read.stale_ms } } else { Freshness::Linearizable };
@@ -500,9 +498,7 @@ fn answered_otherwise() -> Rejection {
 
 fn group_of(reply: Reply, place: &Place) -> Result<v1::Group, Rejection> {
     match reply {
-        Reply::Group(view) => {
-            Ok(convert::group(&view, place.partition.group.as_str(), Freshness::Linearizable))
-        }
+        Reply::Group(view) => Ok(convert::group(&view, place.partition.group.as_str(), Freshness::Linearizable)),
         Reply::Done | Reply::Session(_) | Reply::Joined(_) | Reply::PartitionGroup(_) => Err(answered_otherwise()),
     }
 }

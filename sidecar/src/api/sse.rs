@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn events_are_wanted_when_the_caller_accepts_them_by_name() {
-        let wanted = |accept: &str| is_wanted(&HeaderMap::from_iter([(axum::http::header::ACCEPT, accept.parse().unwrap())]));
+        let wanted =
+            |accept: &str| is_wanted(&HeaderMap::from_iter([(axum::http::header::ACCEPT, accept.parse().unwrap())]));
         assert!(wanted("text/event-stream"));
         assert!(wanted("application/json, text/event-stream;q=0.9"));
         assert!(!wanted("*/*"));

@@ -1,10 +1,10 @@
 //! What this sidecar answers to the operator.
 
+use coterie_core::command::MemberKind;
 use coterie_core::command::PartitionGroupRecord;
 use coterie_core::command::Protocol;
 use coterie_core::placement::{self, Candidate};
 use coterie_core::{ErrorCode, MemberName, PartitionGroupName, Rejection};
-use coterie_core::command::MemberKind;
 use coterie_proto::admin;
 use coterie_proto::admin::admin_server::Admin;
 use coterie_proto::v1;
@@ -67,7 +67,10 @@ impl Service {
         let protocol = match r#type.as_str() {
             "raft" => Protocol::Raft,
             "primary-backup" => {
-                return Err(Rejection::new(ErrorCode::NotInThisVersion, "type `primary-backup` is not in this version"));
+                return Err(Rejection::new(
+                    ErrorCode::NotInThisVersion,
+                    "type `primary-backup` is not in this version",
+                ));
             }
             other => {
                 let message = format!("type {other:?} is not known: use `raft`");
@@ -93,7 +96,9 @@ impl Service {
         if asked != replicas as usize {
             return Err(Rejection::new(
                 ErrorCode::ExistsDifferently,
-                format!("partition group {name} has {asked} replicas per partition, not {replicas}; that cannot be changed"),
+                format!(
+                    "partition group {name} has {asked} replicas per partition, not {replicas}; that cannot be changed"
+                ),
             ));
         }
         let record = PartitionGroupRecord {

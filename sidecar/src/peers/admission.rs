@@ -34,17 +34,17 @@ pub fn judge(own: &Identity, alive: Option<Alive>, from: &peer::Identity) -> Res
             format!("{} belongs to the cluster {:?}, this member to {:?}", from.member, from.cluster, own.cluster),
         ));
     }
-    if let (Some(own_id), Some(their_id)) = (own.cluster_id, cluster_id(&from.cluster_id)) {
-        if own_id != their_id {
-            return Err(Rejection::new(
-                ErrorCode::DirectoryReplaced,
-                format!(
-                    "{}'s data directory carries the cluster id {their_id:032x}, {}'s carries {own_id:032x}: \
+    if let (Some(own_id), Some(their_id)) = (own.cluster_id, cluster_id(&from.cluster_id))
+        && own_id != their_id
+    {
+        return Err(Rejection::new(
+            ErrorCode::DirectoryReplaced,
+            format!(
+                "{}'s data directory carries the cluster id {their_id:032x}, {}'s carries {own_id:032x}: \
                      volumes of different clusters are mixed; give every member its own cluster's volume",
-                    from.member, own.member
-                ),
-            ));
-        }
+                from.member, own.member
+            ),
+        ));
     }
     if !from.voter || from.node_id == 0 {
         return Ok(None);

@@ -100,7 +100,9 @@ impl Peers {
 
     async fn connect(&self, address: &str) -> io::Result<Box<dyn coterie_env::Stream>> {
         let Some(tls) = &self.0.tls else {
-            if !self.0.plaintext && !address.parse::<coterie_core::config::Address>().is_ok_and(|address| address.is_loopback()) {
+            if !self.0.plaintext
+                && !address.parse::<coterie_core::config::Address>().is_ok_and(|address| address.is_loopback())
+            {
                 return Err(io::Error::other(format!(
                     "{address} is not a loopback address and there are no certificates: set `security`"
                 )));

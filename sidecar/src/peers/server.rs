@@ -111,10 +111,11 @@ async fn handshake(
 
 /// What a caller's certificate says that it may do.
 pub(crate) fn caller<T>(request: &Request<T>) -> Caller {
-    request.extensions().get::<Caller>().cloned().unwrap_or_else(|| Caller {
-        roles: Roles::default(),
-        open: Arc::default(),
-    })
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .unwrap_or_else(|| Caller { roles: Roles::default(), open: Arc::default() })
 }
 
 fn members_only<T>(request: &Request<T>) -> Result<(), Status> {
@@ -158,7 +159,10 @@ impl Service {
             return Err(format!("this is identity {:016x}, not {:016x}", own.node, message.to_node));
         }
         if !self.node.greetings().admitted(message.from_node, message.from_run) {
-            return Err(format!("run {:016x} of identity {:016x} must greet first", message.from_run, message.from_node));
+            return Err(format!(
+                "run {:016x} of identity {:016x} must greet first",
+                message.from_run, message.from_node
+            ));
         }
         let id = from_wire(message.partition.clone()).map_err(|rejection| rejection.message)?;
         self.node.partitions().get(&id).ok_or_else(|| format!("no replica of partition {id} here"))
@@ -311,7 +315,10 @@ impl Peer for Service {
                 break;
             }
             if data.len() + chunk.data.len() > limits::SNAPSHOT_BYTES_MAX {
-                return Err(Status::out_of_range(format!("a snapshot has at most {} bytes", limits::SNAPSHOT_BYTES_MAX)));
+                return Err(Status::out_of_range(format!(
+                    "a snapshot has at most {} bytes",
+                    limits::SNAPSHOT_BYTES_MAX
+                )));
             }
             data.extend_from_slice(&chunk.data);
         }

@@ -564,6 +564,8 @@ fn shutting_down() -> Rejection {
 pub(super) fn unheld(member: MemberId, group: &GroupName) -> Rejection {
     Rejection::new(
         ErrorCode::MemberUnknown,
-        format!("this sidecar holds no lease of member {member} in group `{group}`: it ran out or was lost; join again"),
+        format!(
+            "this sidecar holds no lease of member {member} in group `{group}`: it ran out or was lost; join again"
+        ),
     )
 }

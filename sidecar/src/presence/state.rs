@@ -172,13 +172,7 @@ pub struct SelfState {
 }
 
 /// Decides what may be said at `now_ms`.
-pub fn decide(
-    member: MemberId,
-    folded: &Folded,
-    session: SessionStatus,
-    control: &Control,
-    now_ms: u64,
-) -> SelfState {
+pub fn decide(member: MemberId, folded: &Folded, session: SessionStatus, control: &Control, now_ms: u64) -> SelfState {
     let elected = folded.leader == Some(member);
     let given_up = control.withdrawn
         || control.released >= Some(folded.term)

@@ -138,11 +138,8 @@ impl Sessions {
         }
         let inner = &self.0;
         let sent_ms = inner.env.clock.monotonic_ms();
-        let command = Command::OpenSession {
-            member: inner.own.clone(),
-            incarnation: inner.incarnation,
-            ttl_ms: inner.ttl_ms,
-        };
+        let command =
+            Command::OpenSession { member: inner.own.clone(), incarnation: inner.incarnation, ttl_ms: inner.ttl_ms };
         let (_, reply) = inner.router.write(inner.router.mint(), partition, command, deadline).await?;
         let Reply::Session(id) = reply else {
             return Err(Rejection::new(ErrorCode::Internal, "opening a session did not answer with one"));
@@ -196,7 +193,7 @@ impl Sessions {
                 () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
                 () = self.0.stopping.cancelled() => return,
             }
-            if !self.lock().get(&partition).is_some_and(|session| session.id == id) {
+            if self.lock().get(&partition).is_none_or(|session| session.id != id) {
                 return;
             }
             let sent_ms = self.0.env.clock.monotonic_ms();

@@ -81,8 +81,8 @@ impl Keeper {
             Err(ProposeError::NotLeader(leader)) => return Touched::Elsewhere(leader),
             Err(ProposeError::Rejected(_)) => return Touched::Elsewhere(None),
         }
-        let found = partition
-            .with_machine(|machine| machine.sessions().into_iter().find(|present| present.id == session));
+        let found =
+            partition.with_machine(|machine| machine.sessions().into_iter().find(|present| present.id == session));
         let Some(found) = found else { return Touched::Lost };
         let now_ms = self.env.clock.monotonic_ms();
         let mut deadlines = self.lock();

@@ -4,7 +4,9 @@
 //! three, and checks that nothing acknowledged is missing and that terms went on rising.
 
 #[cfg(not(tokio_unstable))]
-compile_error!("the simulator needs `--cfg tokio_unstable`: run cargo inside tests/sim, whose .cargo/config.toml sets it");
+compile_error!(
+    "the simulator needs `--cfg tokio_unstable`: run cargo inside tests/sim, whose .cargo/config.toml sets it"
+);
 
 pub mod application;
 pub mod history;
