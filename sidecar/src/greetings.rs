@@ -14,6 +14,7 @@ use coterie_store::directory::Identity;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::identities::Identities;
 use crate::limits;
 use crate::peers::admission::{self, Alive};
 use crate::peers::client::{Peers, WIRE_VERSION};
@@ -31,14 +32,6 @@ pub struct Met {
     pub accepts: bool,
     /// Whether the connection over which it greeted this member is open; `None` if it never did.
     open: Option<Arc<AtomicBool>>,
-}
-
-/// Reads and updates the data directory's identity; absent for members without one.
-pub trait Identities: Send + Sync + 'static {
-    /// The identity now.
-    fn identity(&self) -> Identity;
-    /// Remembers, durably, what was seen of others.
-    fn remember(&self, seen: BTreeMap<String, coterie_store::directory::KnownPeer>) -> std::io::Result<()>;
 }
 
 /// Who this member has met. Cheap to clone.

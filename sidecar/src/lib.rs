@@ -14,7 +14,7 @@
 //! | [`presence`] | the memberships of the applications beside it |
 //! | [`router`], [`watch`] | from a group's name to its partition's leader; events back |
 //! | [`sessions`] | its lease on each partition, and the leader's timers |
-//! | [`greetings`], [`formation`], [`cluster`] | who takes part; how a cluster comes to be; a member's duties |
+//! | [`identities`], [`greetings`], [`formation`], [`cluster`] | who takes part; how a cluster comes to be; a member's duties |
 //! | [`directory`], [`partitions`] | what it knows of the cluster; the replicas that it holds |
 //! | [`peers`] | between sidecars: mTLS, gRPC |
 //! | [`status`], [`health`] | what it tells people and Kubernetes |
@@ -26,6 +26,7 @@ pub mod directory;
 pub mod formation;
 pub mod greetings;
 pub mod health;
+pub mod identities;
 pub mod limits;
 pub mod node;
 pub mod partitions;

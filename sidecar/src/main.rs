@@ -69,8 +69,8 @@ struct Source {
 struct Run {
     #[command(flatten)]
     source: Source,
-    /// What is logged, as `tracing` directives.
-    #[arg(long, env = "COTERIE_LOG", default_value = "info")]
+    /// What is logged, as `tracing` directives. openraft tells of every peer that it cannot reach; so does this program.
+    #[arg(long, env = "COTERIE_LOG", default_value = "info,openraft=error")]
     log: String,
     /// `text` or `json`.
     #[arg(long, env = "COTERIE_LOG_FORMAT", default_value = "text", value_parser = ["text", "json"])]

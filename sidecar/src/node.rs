@@ -1,10 +1,9 @@
 //! One sidecar, put together: what it owns, and how it starts, serves and stops.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coterie_core::command::MemberKind;
@@ -12,14 +11,15 @@ use coterie_core::config::{Config, Security};
 use coterie_core::{ErrorCode, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
-use coterie_store::directory::{self, Identity, KnownPeer};
+use coterie_store::directory::{self, Identity};
 use coterie_store::{Log, Snapshots};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
 use crate::directory::Directory;
-use crate::greetings::{Greetings, Identities, Own};
+use crate::greetings::{Greetings, Own};
+use crate::identities::{Ephemeral, Identities};
 use crate::partitions::Partitions;
 use crate::peers::client::{Peers, Sender};
 use crate::peers::tls::{Files, Tls};
@@ -106,30 +106,6 @@ struct Inner {
     stopped: AtomicBool,
 }
 
-/// The identity of a member without a volume: it has none, and remembers nothing.
-struct Ephemeral(Mutex<Identity>);
-
-impl Identities for Ephemeral {
-    fn identity(&self) -> Identity {
-        self.0.lock().expect("no panic while the lock is held").clone()
-    }
-
-    fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()> {
-        self.0.lock().expect("no panic while the lock is held").peers.extend(seen);
-        Ok(())
-    }
-}
-
-impl Identities for directory::Directory {
-    fn identity(&self) -> Identity {
-        directory::Directory::identity(self)
-    }
-
-    fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()> {
-        self.update(|identity| identity.peers.extend(seen)).map_err(io::Error::other)
-    }
-}
-
 impl Node {
     /// Starts a sidecar: opens its directory, listens, and begins to find or form its cluster. It answers on its local
     /// API from then on, whatever the state of the cluster.
@@ -139,7 +115,7 @@ impl Node {
         let (store, wrong) = open(&env, &config, &data_directory).await?;
         let identities: Arc<dyn Identities> = match &store {
             Some(store) => store.directory.clone(),
-            None => Arc::new(Ephemeral(Mutex::new(nobody(&config)))),
+            None => Arc::new(Ephemeral::new(&config.cluster, &config.local.name)),
         };
         let tls = tls(&env, &config)?;
         let assembly = Assembly { env, config, run, store, identities, tls: tls.clone() };
@@ -488,20 +464,6 @@ async fn open(env: &Env, config: &Config, path: &Path) -> Result<(Option<Store>,
     let log = Log::open(env, path, coterie_store::log::Options::default()).map_err(Error::OpenLog)?;
     let snapshots = Arc::new(Snapshots::new(env, path).map_err(Error::OpenSnapshots)?);
     Ok((Some(Store { directory: Arc::new(directory), log, snapshots }), None))
-}
-
-fn nobody(config: &Config) -> Identity {
-    Identity {
-        version: 1,
-        cluster: config.cluster.clone(),
-        cluster_id: None,
-        member: config.local.name.0.clone(),
-        node_id: 0,
-        start_counter: 0,
-        formation: None,
-        formed: false,
-        peers: BTreeMap::new(),
-    }
 }
 
 fn tls(env: &Env, config: &Config) -> Result<Option<Arc<Tls>>, Error> {

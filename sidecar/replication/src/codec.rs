@@ -230,6 +230,7 @@ pub(crate) fn decode_append(generation: u64, payload: &Bytes) -> Result<AppendEn
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 

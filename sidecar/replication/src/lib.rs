@@ -25,6 +25,7 @@
 
 mod admission;
 mod codec;
+mod key;
 mod log_storage;
 mod network;
 mod partition;
@@ -37,7 +38,8 @@ pub mod transport;
 mod types;
 mod watch;
 
-pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, SNAPSHOT_ENTRIES, storage_key};
+pub use key::storage_key;
+pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, SNAPSHOT_ENTRIES};
 pub use timing::Timing;
 pub use transport::{Target, Transport};
 pub use watch::{WatchItem, Watcher};

@@ -37,6 +37,12 @@ impl LogStorage {
         state.vote.is_none() && state.last.is_none() && state.purged.is_none()
     }
 
+    /// Whether the log takes this many bytes now. To be asked before anything is given to Raft: an append that the log
+    /// refuses ends the replica.
+    pub(crate) fn admit(&self, bytes: usize) -> io::Result<()> {
+        self.log.admit(bytes)
+    }
+
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         if start >= end {
             return Ok(Vec::new());
@@ -161,3 +167,7 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
         self.log.purge(upto.index, codec::encode_mark(&upto)).await
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod suite_tests;

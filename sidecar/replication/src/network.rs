@@ -17,7 +17,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Kind};
-use crate::timing::SNAPSHOT_TIMEOUT;
+use crate::timing::snapshot_timeout;
 use crate::transport::{Target, Transport};
 use crate::types::{Seat, Snapshot, SnapshotMeta, TypeConfig, Vote};
 
@@ -121,8 +121,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let header = codec::encode_message(self.generation, &SnapshotHeader { vote, meta: snapshot.meta });
-        let send =
-            self.transport.send_snapshot(&self.target, &self.partition, header, snapshot.snapshot, SNAPSHOT_TIMEOUT);
+        let timeout = snapshot_timeout(snapshot.snapshot.len());
+        let send = self.transport.send_snapshot(&self.target, &self.partition, header, snapshot.snapshot, timeout);
         let answer = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),

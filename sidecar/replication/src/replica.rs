@@ -139,17 +139,13 @@ impl Replica {
 
     /// Counts towards the next snapshot, and asks for it when it is due.
     pub(crate) fn count(&self, entries: u64, bytes: u64) {
-        self.entries_since_snapshot.fetch_add(entries, Ordering::Relaxed);
-        self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
-        if self.snapshot_is_due() {
+        let entries = self.entries_since_snapshot.fetch_add(entries, Ordering::Relaxed) + entries;
+        let bytes = self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if entries >= self.policy.entries || bytes >= self.policy.bytes {
+            // From here on for the one after, so that this one is asked for once.
+            self.snapshot_begins();
             self.snapshot_due.notify_one();
         }
-    }
-
-    /// Whether enough was applied since the last snapshot began.
-    pub(crate) fn snapshot_is_due(&self) -> bool {
-        self.entries_since_snapshot.load(Ordering::Relaxed) >= self.policy.entries
-            || self.bytes_since_snapshot.load(Ordering::Relaxed) >= self.policy.bytes
     }
 
     /// A snapshot of the present state begins.

@@ -39,7 +39,11 @@ impl SnapshotFile {
     }
 
     /// Saves what `make` gives, durably, unless the file holds as much already. `make` runs on the thread that may block.
-    pub(crate) async fn save(&self, meta: &SnapshotMeta, make: impl FnOnce() -> Bytes + Send + 'static) -> io::Result<Bytes> {
+    pub(crate) async fn save(
+        &self,
+        meta: &SnapshotMeta,
+        make: impl FnOnce() -> Bytes + Send + 'static,
+    ) -> io::Result<Bytes> {
         let mut saved = self.saved.lock().await;
         let newer = meta.last_log_id > *saved;
         let (snapshots, key) = (self.snapshots.clone(), self.key.clone());

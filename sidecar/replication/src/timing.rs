@@ -55,8 +55,16 @@ const APPEND_ENTRIES_MAX: u64 = 1024;
 const API_QUEUE: u64 = 8 * 1024;
 /// Notes that openraft's tasks send to its core; the core sends some itself, so this must never be full.
 const NOTIFICATION_QUEUE: u64 = 16 * 1024;
-/// How long a snapshot may take to be sent and installed.
-pub(crate) const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long sending and installing a snapshot may take at least ...
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+/// ... and more, if it is larger than what this many bytes in a second make: the slowest network that is put up with.
+const SNAPSHOT_BYTES_PER_SECOND: usize = 1024 * 1024;
+
+/// How long a snapshot of `bytes` may take to be sent and installed. Not much longer than it needs: nothing else is
+/// tried with the receiver meanwhile.
+pub(crate) fn snapshot_timeout(bytes: usize) -> Duration {
+    SNAPSHOT_TIMEOUT + Duration::from_secs((bytes / SNAPSHOT_BYTES_PER_SECOND) as u64)
+}
 
 /// openraft's configuration for one partition.
 pub(crate) fn config(name: String, timing: &Timing) -> Result<Config, ConfigError> {
@@ -65,10 +73,9 @@ pub(crate) fn config(name: String, timing: &Timing) -> Result<Config, ConfigErro
         heartbeat_interval: timing.heartbeat_ms,
         election_timeout_min: timing.election_min_ms,
         election_timeout_max: timing.election_max_ms,
-        install_snapshot_timeout: u64::try_from(SNAPSHOT_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
         max_payload_entries: APPEND_ENTRIES_MAX,
         max_append_entries: Some(APPEND_ENTRIES_MAX),
-        // Snapshots are taken by entries and bytes: see `maintenance`.
+        // Snapshots are taken by entries and bytes: see `Replica::count`.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: ENTRIES_KEPT,
         purge_batch_size: ENTRIES_KEPT,

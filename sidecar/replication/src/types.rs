@@ -48,7 +48,8 @@ pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type Membership = openraft::Membership<u64, Seat>;
 pub(crate) type StoredMembership = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = openraft::type_config::alias::SnapshotMetaOf<TypeConfig>;
-pub(crate) type Snapshot = openraft::type_config::alias::SnapshotOf<TypeConfig, <StateMachine as RaftStateMachine<TypeConfig>>::SnapshotData>;
+pub(crate) type Snapshot =
+    openraft::type_config::alias::SnapshotOf<TypeConfig, <StateMachine as RaftStateMachine<TypeConfig>>::SnapshotData>;
 pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
 /// What the leader puts into the log for a command.

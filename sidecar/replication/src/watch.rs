@@ -17,7 +17,7 @@ use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_MAX};
 use coterie_core::{EventId, GroupName, Revision};
 use tokio::sync::Notify;
 
-use crate::replica::{Replica, State};
+use crate::replica::Replica;
 
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,7 +195,8 @@ pub struct Watcher {
 
 impl Watcher {
     pub(crate) fn new(replica: Arc<Replica>, group: &GroupName, after: Option<EventId>) -> Self {
-        let (id, queue) = replica.with_state_and_hub(|state, hub| hub.register(group, after, state.machine.group(group)));
+        let (id, queue) =
+            replica.with_state_and_hub(|state, hub| hub.register(group, after, state.machine.group(group)));
         Self { replica, group: group.clone(), id, queue }
     }
 

@@ -1,14 +1,16 @@
 //! Three replicas: leaders, writes, reads, crashes.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::*;
 use coterie_core::command::{Answer, Command, GroupOp, Query, Reply};
 use coterie_core::{ErrorCode, GroupName};
-use coterie_replication::ProposeError;
-use common::*;
+use coterie_replication::{ProposeError, WatchItem};
 
 fn code<T: std::fmt::Debug>(result: Result<T, ProposeError>) -> ErrorCode {
     match result.unwrap_err() {
@@ -275,6 +277,24 @@ async fn a_stopped_replica_refuses_and_says_that_it_did_not_fail() {
     assert_eq!(code(replica.read(&Query::Groups, false, DEADLINE).await), ErrorCode::ShuttingDown);
     assert_eq!(replica.failed(), None);
     within(replica.leadership().wait_for(|now| !now.leading)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_whose_disk_fails_says_so_and_ends_its_watches_and_the_others_go_on() {
+    let cluster = Cluster::formed(3).await;
+    cluster.must(create("a")).await;
+    let broken = cluster.leader().await;
+    let replica = cluster.replica(broken);
+    let mut watcher = replica.watch(&GroupName::from("a"), None);
+    cluster.fail_disk(broken);
+    let code = code(replica.propose(body(None, create("b")), DEADLINE).await);
+    assert!([ErrorCode::Unknown, ErrorCode::Internal].contains(&code), "{code:?}");
+    assert!(matches!(within(watcher.next()).await, Some(WatchItem::Snapshot(_))));
+    assert_eq!(within(watcher.next()).await, None);
+    assert!(replica.failed().is_some());
+    let others: Vec<_> = cluster.nodes().into_iter().filter(|node| *node != broken).collect();
+    cluster.leader_among(&others).await;
+    cluster.must(create("c")).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

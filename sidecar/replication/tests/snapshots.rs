@@ -1,12 +1,14 @@
 //! Snapshots: restarts, purged logs, replicas that were away.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
+use common::*;
 use coterie_core::EventId;
 use coterie_core::command::{Command, GroupOp, Presence, Reply};
 use coterie_core::{GroupName, Revision};
 use coterie_replication::WatchItem;
-use common::*;
 
 /// Proposes groups until the leader must have taken a snapshot and dropped the log behind it.
 async fn fill(cluster: &Cluster, round: usize) -> Revision {

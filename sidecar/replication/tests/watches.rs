@@ -1,15 +1,17 @@
 //! Watches: order, resuming, resyncing.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod common;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use common::*;
 use coterie_core::command::{Command, Event, EventKind, GroupOp, Presence, Reply};
 use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_MAX};
 use coterie_core::{EventId, GroupName, SessionId};
 use coterie_replication::{WatchItem, Watcher};
-use common::*;
 
 async fn session(cluster: &Cluster) -> SessionId {
     let open = Command::OpenSession { member: member(9), incarnation: 1, ttl_ms: 5_000 };

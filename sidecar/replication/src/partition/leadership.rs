@@ -6,8 +6,8 @@ use std::sync::Arc;
 use coterie_core::MemberName;
 use coterie_env::Env;
 use openraft::ServerState;
-use openraft::async_runtime::WatchReceiver;
 use openraft::async_runtime::Instant as _;
+use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
 use super::Partition;
@@ -57,7 +57,12 @@ fn observe(raft: &Raft, replica: &Replica, timing: &Timing) -> Observed {
     // The first entry of a term is its leader's: applied, everything before it is too.
     let own_term = server.vote.committed && applied.is_some_and(|id| id.leader_id == server.vote.leader_id);
     Observed {
-        leadership: Leadership { leader, term: server.vote.leader_id.term, leading: raft_leader && own_term, has_quorum },
+        leadership: Leadership {
+            leader,
+            term: server.vote.leader_id.term,
+            leading: raft_leader && own_term,
+            has_quorum,
+        },
         raft_leader,
         silent_ms,
     }
@@ -108,7 +113,8 @@ fn publish(sender: &watch::Sender<Leadership>, now: Leadership) {
 }
 
 impl Partition {
-    /// Who leads, as it changes; looked at once per heartbeat and whenever Raft's state changes.
+    /// Who leads, as it changes; looked at once per heartbeat and whenever Raft's state changes. Once the replica has
+    /// failed or was stopped it shows that nobody leads, and the channel is closed.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.clone()
     }

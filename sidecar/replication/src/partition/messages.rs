@@ -17,6 +17,8 @@ enum Error {
     Decode(#[from] codec::Error),
     #[error("restore the snapshot: {0}")]
     Restore(#[from] coterie_core::command::Error),
+    #[error("the log takes no entries: {0}")]
+    Log(#[from] std::io::Error),
     #[error("raft: {0}")]
     Raft(String),
 }
@@ -38,6 +40,9 @@ impl Partition {
         match Kind::try_from(kind)? {
             Kind::Append => {
                 let request = codec::decode_append(generation, &payload)?;
+                if !request.entries.is_empty() {
+                    self.inner.log.admit(payload.len())?;
+                }
                 let answer = raft_.append_entries(request).await.map_err(raft)?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.inner.replica.heard();
@@ -71,7 +76,8 @@ impl Partition {
         // A snapshot that cannot be restored (made by a newer program) must be refused here: inside Raft the failure
         // would end this replica.
         Machine::restore(&data)?;
-        let answer = self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await.map_err(raft)?;
+        let answer =
+            self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await.map_err(raft)?;
         if !is_higher(&answer.vote, &vote) {
             self.inner.replica.heard();
         }

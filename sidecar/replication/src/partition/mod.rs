@@ -13,6 +13,7 @@ use openraft::errors::Fatal;
 use tokio::sync::watch;
 
 use crate::admission::Admission;
+use crate::key::storage_key;
 use crate::log_storage::LogStorage;
 use crate::network::Network;
 use crate::replica::{Replica, SnapshotPolicy, State};
@@ -110,12 +111,6 @@ struct Inner {
     closing: watch::Sender<bool>,
 }
 
-/// The name under which a partition's log and snapshot are stored, for [`Log::remove_partition`] and
-/// [`Snapshots::remove`] once the partition is gone. A partition group that is made again under its name gets another.
-pub fn storage_key(id: &PartitionId, generation: u64) -> String {
-    format!("{}-{}-{generation}", id.group, id.index)
-}
-
 impl std::fmt::Debug for Partition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Partition").field("id", &self.inner.id).field("node", &self.inner.node).finish_non_exhaustive()
@@ -126,7 +121,8 @@ impl Partition {
     /// Opens the replica with what the store holds of it: the snapshot, then the committed part of the log. A replica
     /// that was never formed waits for [`Partition::form`], or for a leader that was formed with it.
     pub async fn open(options: Options) -> Result<Self, Error> {
-        let Options { env, id, node, member, generation, log, snapshots, transport, timing, snapshot_entries } = options;
+        let Options { env, id, node, member, generation, log, snapshots, transport, timing, snapshot_entries } =
+            options;
         let key = storage_key(&id, generation);
         let log = LogStorage::open(log.partition(&key)).map_err(|source| Error::ReadLog(id.clone(), source))?;
         let file = SnapshotFile::new(env.clone(), snapshots, &key);
@@ -143,8 +139,7 @@ impl Partition {
         let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), timing, closed.clone());
         spawn_snapshots(&env, raft.clone(), replica.clone(), closed);
         let admission = Arc::default();
-        let inner =
-            Inner { env, id, node, generation, timing, raft, replica, log, admission, leadership, closing };
+        let inner = Inner { env, id, node, generation, timing, raft, replica, log, admission, leadership, closing };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -224,7 +219,7 @@ fn spawn_snapshots(env: &Env, raft: Raft, replica: Arc<Replica>, mut closed: wat
                 _ = closed.changed() => return,
                 () = replica.snapshot_due.notified() => {}
             }
-            if replica.snapshot_is_due() && raft.trigger().snapshot().await.is_err() {
+            if raft.trigger().snapshot().await.is_err() {
                 return;
             }
         }

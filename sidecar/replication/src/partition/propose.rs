@@ -1,5 +1,6 @@
 //! Writes.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
 use tokio::time::Instant;
 
 use super::{Partition, left};
-use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX};
+use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Permit};
 use crate::types::{Proposal, Response, TypeConfig, Waiter, WriteResult};
 
 /// Why there is no answer to a proposal or a linearizable read.
@@ -54,7 +55,7 @@ impl Partition {
         }
     }
 
-    fn admit(&self, bytes: usize) -> Result<crate::admission::Permit, ProposeError> {
+    fn admit(&self, bytes: usize) -> Result<Permit, ProposeError> {
         if self.shutting_down() {
             return Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"));
         }
@@ -62,17 +63,28 @@ impl Partition {
             let message = format!("the command has {bytes} bytes; at most {IN_FLIGHT_BYTES_MAX} can be replicated");
             return Err(ProposeError::rejected(ErrorCode::TooLarge, message));
         }
-        self.inner.admission.admit(bytes).ok_or_else(|| {
+        let permit = self.inner.admission.admit(bytes).ok_or_else(|| {
             let message = format!("{} has {IN_FLIGHT_MAX} commands or 8 MiB on their way; retry later", self.inner.id);
             ProposeError::rejected(ErrorCode::Overloaded, message)
-        })
+        })?;
+        self.inner.log.admit(bytes).map_err(|error| {
+            let code = match error.kind() {
+                ErrorKind::WouldBlock => ErrorCode::Overloaded,
+                ErrorKind::StorageFull => ErrorCode::LimitReached,
+                _ => ErrorCode::Internal,
+            };
+            ProposeError::rejected(code, format!("the log of the leader takes no command: {error}"))
+        })?;
+        Ok(permit)
     }
 
     fn answer(&self, result: WriteResult) -> Result<(Revision, Outcome), ProposeError> {
         match result {
             Ok(response) => match response.data {
                 Response(Some((revision, outcome))) => Ok((revision, outcome)),
-                Response(None) => Err(ProposeError::rejected(ErrorCode::Internal, "a command was applied as another entry")),
+                Response(None) => {
+                    Err(ProposeError::rejected(ErrorCode::Internal, "a command was applied as another entry"))
+                }
             },
             Err(ClientWriteError::ForwardToLeader(forward)) => Err(self.forward(forward)),
             Err(ClientWriteError::LogEntryDiscarded(_)) => {

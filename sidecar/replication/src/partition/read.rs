@@ -58,7 +58,9 @@ impl Partition {
         match tokio::time::timeout(left(since, timeout), caught_up).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down")),
-            Err(_) => Err(ProposeError::rejected(ErrorCode::DeadlineExceeded, "what was committed is not applied in time")),
+            Err(_) => {
+                Err(ProposeError::rejected(ErrorCode::DeadlineExceeded, "what was committed is not applied in time"))
+            }
         }
     }
 }

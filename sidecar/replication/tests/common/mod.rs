@@ -1,6 +1,7 @@
 //! Replicas of one partition in one process, each on a disk of its own, with links that can be cut.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +14,9 @@ use coterie_core::{ErrorCode, GroupName, MemberName, NodeId, PartitionId, Reques
 use coterie_env::Env;
 use coterie_env::mem::MemDisk;
 use coterie_env::random::uuid_v7;
-use coterie_replication::{Leadership, Options, Partition, ProposeError, Target, Timing, Transport, storage_key, transport};
+use coterie_replication::{
+    Leadership, Options, Partition, ProposeError, Target, Timing, Transport, storage_key, transport,
+};
 use coterie_store::log::{self, Log};
 use coterie_store::snapshots::Snapshots;
 
@@ -149,8 +152,10 @@ impl Cluster {
     }
 
     pub async fn with_snapshots_every(replicas: u64, snapshot_entries: u64) -> Self {
+        show_logs();
         let id = PartitionId { group: "data".into(), index: 1 };
-        let machines = (1..=replicas).map(|node| (node, Machine { disk: MemDisk::new(), log: None, running: None })).collect();
+        let machines =
+            (1..=replicas).map(|node| (node, Machine { disk: MemDisk::new(), log: None, running: None })).collect();
         let net = SharedNet::default();
         let mut cluster = Self { id, generation: 0, machines, net, snapshot_entries, client: Client::new() };
         for node in cluster.nodes() {
@@ -185,7 +190,8 @@ impl Cluster {
         let env = Env { disk: Arc::new(machine.disk.clone()), ..coterie_env::real::real() };
         let dir = Path::new("/data");
         env.disk.create_dir_all(dir).unwrap();
-        let log = Log::open(&env, dir, log::Options::default()).unwrap();
+        let options = log::Options { segment_bytes: 256 * 1024, ..log::Options::default() };
+        let log = Log::open(&env, dir, options).unwrap();
         machine.log = Some(log.clone());
         let options = Options {
             id: self.id.clone(),
@@ -220,6 +226,11 @@ impl Cluster {
         self.net.lock().unwrap().replicas.remove(&node);
     }
 
+    /// Every write of this machine fails from now on.
+    pub fn fail_disk(&self, node: u64) {
+        self.machines[&node].disk.fail(Some(std::io::ErrorKind::Other));
+    }
+
     /// The first revision that a running replica's log still holds.
     pub fn first_in_log(&self, node: u64) -> Option<Revision> {
         let log = self.machines[&node].log.as_ref().expect("the replica runs");
@@ -246,7 +257,10 @@ impl Cluster {
         let waits = watches.into_iter().map(|(node, mut leadership)| {
             Box::pin(async move {
                 let leads = |now: &Leadership| now.leading && now.has_quorum;
-                leadership.wait_for(leads).await.expect("the replica runs");
+                if leadership.wait_for(leads).await.is_err() {
+                    // It failed or was stopped.
+                    std::future::pending::<()>().await;
+                }
                 node
             })
         });
@@ -304,4 +318,11 @@ pub fn view(replica: &Partition, group: &str) -> Option<GroupView> {
 /// Fails the test when something takes too long.
 pub async fn within<F: Future>(work: F) -> F::Output {
     tokio::time::timeout(PATIENCE, work).await.expect("takes too long")
+}
+
+/// `COTERIE_LOG=openraft=debug,coterie_replication=debug` shows what happens.
+fn show_logs() {
+    if let Ok(filter) = std::env::var("COTERIE_LOG") {
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).try_init();
+    }
 }
