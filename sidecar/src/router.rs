@@ -245,6 +245,11 @@ impl Router {
                 Tried::Elsewhere(Some(member)) => {
                     self.0.directory.note_leader(partition, &member);
                     hint = Some(member);
+                    if pause_ms == limits::RETRY_PAUSE_MS {
+                        // The leader has moved once, and where to is known. Two that name each other are waited out.
+                        pause_ms += 1;
+                        continue;
+                    }
                 }
                 Tried::Elsewhere(None) => {}
                 Tried::Unknown(reason) => unknown = Some(reason),

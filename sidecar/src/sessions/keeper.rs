@@ -158,17 +158,17 @@ impl Keeper {
     async fn propose(&self, partition: &Partition, due: Due) {
         let mut commands = Vec::new();
         if !due.sessions.is_empty() {
-            tracing::info!(sessions = due.sessions.len(), "sessions expire");
-            commands.push(Command::ExpireSessions(due.sessions));
+            commands.push(("sessions", Command::ExpireSessions(due.sessions)));
         }
         for (name, term) in due.releases {
-            commands.push(Command::Group { name, op: GroupOp::ReleaseTimedOut(term) });
+            commands.push(("a release", Command::Group { name, op: GroupOp::ReleaseTimedOut(term) }));
         }
-        for command in commands {
+        for (what, command) in commands {
             let body = Bytes::from(command::encode(&Envelope { request: None, command }));
             // What fails here stays due and is proposed again at the next tick, by this leader or the next.
-            if let Err(error) = partition.propose(body, Duration::from_millis(limits::TRY_MS_MAX)).await {
-                tracing::debug!(?error, "an expiry was not proposed");
+            match partition.propose(body, Duration::from_millis(limits::TRY_MS_MAX)).await {
+                Ok((revision, _)) => tracing::info!(%revision, what, "expired"),
+                Err(error) => tracing::debug!(?error, what, "an expiry was not committed"),
             }
         }
     }
