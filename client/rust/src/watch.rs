@@ -1,0 +1,292 @@
+//! Changes of a group, in order, across broken connections.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use coterie_proto::v1;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::error::{Error, Kind, Retry};
+use crate::group::Group;
+use crate::types::{Event, EventKind, GroupInfo, LeaveReason, MemberId, MemberInfo, SessionState, Term};
+
+/// Events that wait for a slow reader; beyond that the sidecar keeps them, and in the end says resync.
+const QUEUE: usize = 64;
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// Changes of one group, in order. Also a [`Stream`].
+///
+/// While the sidecar cannot be reached it says [`EventKind::Connection`] with [`SessionState::Suspended`] (S18), and resumes
+/// after the last event that it gave. It ends after [`EventKind::Deleted`], and after an error that waiting cannot cure.
+#[derive(Debug)]
+pub struct Watch {
+    events: mpsc::Receiver<Result<Event, Error>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Watch {
+    pub(crate) fn start(group: Group, after: String) -> Self {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let pump = Pump { group, last: after, session: SessionState::Live, sender };
+        Self { events, _task: AbortOnDropHandle::new(tokio::spawn(pump.run())) }
+    }
+
+    /// The next change; `None` at the end. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<Event, Error>> {
+        self.events.recv().await
+    }
+}
+
+impl Stream for Watch {
+    type Item = Result<Event, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.events.poll_recv(context)
+    }
+}
+
+/// Why a stretch of the watch ended.
+enum Ended {
+    /// Nobody listens, or the group is gone.
+    Done,
+    /// The connection broke; it may be opened again.
+    Broken,
+}
+
+struct Pump {
+    group: Group,
+    last: String,
+    session: SessionState,
+    sender: mpsc::Sender<Result<Event, Error>>,
+}
+
+impl Pump {
+    async fn run(mut self) {
+        let mut backoff = BACKOFF_MIN;
+        loop {
+            let before = self.last.clone();
+            match self.stretch().await {
+                Ok(Ended::Done) => return,
+                Err(error) if error.retry() == Retry::Never => {
+                    // A closed channel means that nobody wants to know.
+                    let _ = self.sender.send(Err(error)).await;
+                    return;
+                }
+                Ok(Ended::Broken) | Err(_) => {}
+            }
+            if self.last != before {
+                backoff = BACKOFF_MIN;
+            }
+            if !self.connection(SessionState::Suspended).await {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
+                () = self.sender.closed() => return,
+            }
+        }
+    }
+
+    /// One connection: from opening it until it breaks.
+    async fn stretch(&mut self) -> Result<Ended, Error> {
+        let (group, partition_group) = self.group.address();
+        let message = v1::WatchRequest { group, partition_group, after: self.last.clone() };
+        let client = self.group.client();
+        let mut wire = client.wire();
+        let opening = wire.watch(client.open_request(message, None));
+        let mut stream = match tokio::time::timeout(client.options().timeout, opening).await {
+            Ok(Ok(stream)) => stream.into_inner(),
+            Ok(Err(status)) => return Err(client.error(&status, Kind::Read)),
+            Err(_) => return Err(Error::not_in_time(Kind::Read)),
+        };
+        loop {
+            let event = tokio::select! {
+                () = self.sender.closed() => return Ok(Ended::Done),
+                event = stream.message() => match event {
+                    Ok(Some(event)) => Event::try_from(event)?,
+                    Ok(None) => return Ok(Ended::Broken),
+                    Err(status) => return Err(self.group.client().error(&status, Kind::Read)),
+                },
+            };
+            if !self.deliver(event).await {
+                return Ok(Ended::Done);
+            }
+        }
+    }
+
+    /// Hands one event over; false when the watch is over.
+    async fn deliver(&mut self, event: Event) -> bool {
+        if let EventKind::Connection(state) = event.kind {
+            return self.connection(state).await;
+        }
+        if !self.connection(SessionState::Live).await {
+            return false;
+        }
+        if !event.id.is_empty() {
+            self.last.clone_from(&event.id);
+        }
+        let deleted = event.kind == EventKind::Deleted;
+        self.sender.send(Ok(event)).await.is_ok() && !deleted
+    }
+
+    /// Says how the connection is, if that is news; false when nobody listens.
+    async fn connection(&mut self, state: SessionState) -> bool {
+        if self.session == state {
+            return true;
+        }
+        self.session = state;
+        let event = Event { id: String::new(), revision: 0, kind: EventKind::Connection(state) };
+        self.sender.send(Ok(event)).await.is_ok()
+    }
+}
+
+/// A member that left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Who.
+    pub member: MemberId,
+    /// Why; `Other("resync")` when the leave itself was missed.
+    pub reason: LeaveReason,
+}
+
+/// A leader that was elected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elected {
+    /// Its term.
+    pub term: Term,
+    /// Who.
+    pub leader: MemberId,
+}
+
+/// One kind of change of a group; several may listen on one handle (S6). Also a [`Stream`].
+#[derive(Debug)]
+pub struct Listener<T> {
+    watch: Watch,
+    seen: Seen,
+    pick: fn(&mut Seen, EventKind, &mut VecDeque<T>),
+    ready: VecDeque<T>,
+}
+
+/// What a listener has already told, so that a resync tells only what is new.
+#[derive(Debug, Default)]
+struct Seen {
+    members: BTreeSet<MemberId>,
+    term: Term,
+    elected: Term,
+}
+
+impl<T> Listener<T> {
+    fn new(watch: Watch, pick: fn(&mut Seen, EventKind, &mut VecDeque<T>)) -> Self {
+        Self { watch, seen: Seen::default(), pick, ready: VecDeque::new() }
+    }
+
+    /// The next one; `None` when the watch has ended. Cancel safe.
+    pub async fn next(&mut self) -> Option<Result<T, Error>>
+    where
+        T: Unpin,
+    {
+        StreamExt::next(self).await
+    }
+}
+
+impl<T: Unpin> Stream for Listener<T> {
+    type Item = Result<T, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(item) = this.ready.pop_front() {
+                return Poll::Ready(Some(Ok(item)));
+            }
+            match this.watch.events.poll_recv(context) {
+                Poll::Ready(Some(Ok(event))) => (this.pick)(&mut this.seen, event.kind, &mut this.ready),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Listener<MemberInfo> {
+    pub(crate) fn joins(watch: Watch) -> Self {
+        Self::new(watch, |seen, kind, ready| match kind {
+            EventKind::Snapshot(info) => seen.members = ids(&info),
+            EventKind::Resync(info) => {
+                let present = ids(&info);
+                ready.extend(info.members.into_iter().filter(|member| !seen.members.contains(&member.id)));
+                seen.members = present;
+            }
+            EventKind::Joined(member) if seen.members.insert(member.id) => ready.push_back(member),
+            EventKind::Left { member, .. } => {
+                seen.members.remove(&member);
+            }
+            _ => {}
+        })
+    }
+}
+
+impl Listener<Left> {
+    pub(crate) fn leaves(watch: Watch) -> Self {
+        Self::new(watch, |seen, kind, ready| match kind {
+            EventKind::Snapshot(info) => seen.members = ids(&info),
+            EventKind::Resync(info) => {
+                let present = ids(&info);
+                let missed = || LeaveReason::Other("resync".to_owned());
+                ready.extend(seen.members.difference(&present).map(|&member| Left { member, reason: missed() }));
+                seen.members = present;
+            }
+            EventKind::Joined(member) => {
+                seen.members.insert(member.id);
+            }
+            EventKind::Left { member, reason } => {
+                seen.members.remove(&member);
+                ready.push_back(Left { member, reason });
+            }
+            _ => {}
+        })
+    }
+}
+
+impl Listener<Term> {
+    pub(crate) fn terms(watch: Watch) -> Self {
+        Self::new(watch, |seen, kind, ready| {
+            let term = match kind {
+                EventKind::Snapshot(info) | EventKind::Resync(info) => info.term,
+                EventKind::Term(term) => term,
+                _ => return,
+            };
+            if term > seen.term {
+                seen.term = term;
+                ready.push_back(term);
+            }
+        })
+    }
+}
+
+impl Listener<Elected> {
+    pub(crate) fn elections(watch: Watch) -> Self {
+        Self::new(watch, |seen, kind, ready| {
+            let elected = match kind {
+                EventKind::Snapshot(info) | EventKind::Resync(info) => {
+                    info.leader.map(|leader| Elected { term: info.term, leader })
+                }
+                EventKind::Elected { term, leader } => Some(Elected { term, leader }),
+                _ => None,
+            };
+            if let Some(elected) = elected.filter(|elected| elected.term > seen.elected) {
+                seen.elected = elected.term;
+                ready.push_back(elected);
+            }
+        })
+    }
+}
+
+fn ids(info: &GroupInfo) -> BTreeSet<MemberId> {
+    info.members.iter().map(|member| member.id).collect()
+}
