@@ -1,0 +1,163 @@
+//! Bad input: a code, a sentence, and a process that goes on.
+
+use std::collections::BTreeMap;
+
+use coterie_conformance::harness::{clients, shared};
+use coterie_conformance::wire::Joining;
+use coterie_conformance::{Wire, both_wires, name, run};
+use coterie_proto::v1;
+
+/// Still there, as the same process.
+async fn lives<W: Wire>(wire: &W) {
+    let status = wire.status().await.expect("it still answers");
+    assert_eq!(status.start_counter, 1, "it was never started again");
+}
+
+both_wires! {
+    async fn a_request_of_100_mb_is_refused_and_the_process_survives<W: Wire>() {
+        let [a, ..] = clients::<W>().await;
+        let joining = Joining { metadata: BTreeMap::from([("x".to_owned(), "x".repeat(100 << 20))]), ..Joining::default() };
+        let failure = a.join(&name("large"), joining).await.expect_err("far too large");
+        // A sender that is still sending when it is refused may see a broken connection instead of the answer.
+        assert!(failure.code == "too_large" || failure.code.is_empty(), "{failure}");
+        lives(&a).await;
+    }
+
+    async fn a_request_above_the_limit_is_refused_with_the_limit<W: Wire>() {
+        let [a, ..] = clients::<W>().await;
+        let joining = Joining { metadata: BTreeMap::from([("x".to_owned(), "x".repeat(2 << 20))]), ..Joining::default() };
+        let failure = a.join(&name("large"), joining).await.expect_err("too large");
+        assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("too_large", "never"), "{failure}");
+        assert!(!failure.message.is_empty());
+        lives(&a).await;
+    }
+
+    async fn metadata_above_its_limit_is_refused_with_the_limit<W: Wire>() {
+        let [a, ..] = clients::<W>().await;
+        let joining = Joining { metadata: BTreeMap::from([("x".to_owned(), "x".repeat(17 << 10))]), ..Joining::default() };
+        let failure = a.join(&name("metadata"), joining).await.expect_err("16 KiB at most");
+        assert!(matches!(failure.code.as_str(), "too_large" | "invalid_argument"), "{failure}");
+        assert!(failure.message.contains("16") && failure.message.contains("metadata"), "{failure}");
+    }
+
+    async fn an_unknown_group_is_named<W: Wire>() {
+        let [a, ..] = clients::<W>().await;
+        let group = name("nobody");
+        let failures = [
+            a.get(&group).await.expect_err("get").to_owned(),
+            a.leave(&group, 7).await.expect_err("leave"),
+            a.delete(&group).await.expect_err("delete"),
+            a.step_down(&group, 0).await.expect_err("step down"),
+            match a.watch(&group, "").await {
+                Err(failure) => failure,
+                Ok(mut watch) => watch.end().await.expect("the watch fails"),
+            },
+        ];
+        for failure in failures {
+            assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("group_unknown", "never"), "{failure}");
+            assert!(failure.message.contains(&group), "{failure}");
+        }
+    }
+
+    async fn a_name_of_10_kb_is_refused_with_what_would_be_right<W: Wire>() {
+        let [a, ..] = clients::<W>().await;
+        let long = "n".repeat(10_000);
+        for failure in [a.create(&long, None).await.expect_err("create"), a.get(&long).await.expect_err("get")] {
+            assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("invalid_argument", "never"), "{failure}");
+            assert!(failure.message.contains("253"), "it says the limit: {failure}");
+            assert!(failure.message.len() < 1_000, "it does not repeat the name: {failure}");
+        }
+        lives(&a).await;
+    }
+
+    async fn values_out_of_range_are_refused_with_the_range<W: Wire>() {
+        let [a, ..] = clients::<W>().await;
+        let group = name("range");
+        let config = v1::GroupConfig { release_timeout_ms: Some(3_600_001), max_members: None };
+        let failures = [
+            a.join(&group, Joining::lease(1)).await.expect_err("a lease of a millisecond"),
+            a.join(&group, Joining::lease(u64::MAX)).await.expect_err("a lease for ever"),
+            a.create(&group, Some(config)).await.expect_err("more than an hour"),
+            a.create(&group, Some(v1::GroupConfig { release_timeout_ms: None, max_members: Some(10_001) }))
+                .await
+                .expect_err("more members than there may be"),
+        ];
+        for failure in failures {
+            assert_eq!(failure.code, "invalid_argument", "{failure}");
+            assert!(!failure.message.is_empty());
+        }
+        let failure = a.get(&group).await.expect_err("nothing was made");
+        assert_eq!(failure.code, "group_unknown", "{failure}");
+    }
+
+    async fn odd_names_are_kept_as_they_are_and_what_is_no_name_is_refused<W: Wire>() {
+        let [a, b, _] = clients::<W>().await;
+        for odd in ["a.b_c-d~", "two words", "Größe", "%2F"] {
+            let odd = name(odd);
+            assert_eq!(a.create(&odd, None).await.expect("create").name, odd);
+            assert_eq!(b.get(&odd).await.expect("get").name, odd);
+        }
+        for wrong in ["", "a/b", "a\nb"] {
+            let failure = a.create(wrong, None).await.expect_err("no name");
+            // Over HTTP an empty name is another path.
+            assert!(matches!(failure.code.as_str(), "invalid_argument" | "not_found"), "{wrong:?}: {failure}");
+        }
+    }
+}
+
+/// A request that is made by hand, and its answer: status, content type, body.
+async fn raw(method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, serde_json::Value) {
+    let endpoint = shared().await.endpoint(0);
+    let method = method.parse().expect("a method");
+    let mut request = reqwest::Client::new().request(method, format!("{endpoint}{path}")).body(body.to_owned());
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = request.send().await.expect("an answer");
+    let status = response.status().as_u16();
+    let kind =
+        response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let text = response.text().await.expect("a body");
+    (status, kind, serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text:?}")))
+}
+
+#[test]
+fn http_bad_input_gets_a_problem_with_a_code_and_a_sentence() {
+    const JSON: (&str, &str) = ("content-type", "application/json");
+    type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)], &'static str, u16, &'static str);
+    // Method, path, headers, body; status and code.
+    let cases: [Case; 9] = [
+        ("PUT", "/v1/groups/http-bad", &[JSON], "{", 400, "invalid_argument"),
+        ("PUT", "/v1/groups/http-bad", &[JSON], "[1,2]", 400, "invalid_argument"),
+        ("PUT", "/v1/groups/http-bad", &[JSON], r#"{"confog":{}}"#, 400, "invalid_argument"),
+        ("POST", "/v1/groups/http-bad/members", &[JSON], r#"{"ttl_ms":"soon"}"#, 400, "invalid_argument"),
+        ("DELETE", "/v1/groups/http-bad/members/seven", &[], "", 400, "invalid_argument"),
+        ("GET", "/v1/groups/http-bad?consistency=maybe", &[], "", 400, "invalid_argument"),
+        ("GET", "/v1/groups/http-bad", &[("coterie-client-id", "me")], "", 400, "invalid_argument"),
+        ("GET", "/v1/nothing", &[], "", 404, "not_found"),
+        ("GET", "/v1/groups/no-such-group", &[], "", 404, "group_unknown"),
+    ];
+    run(async {
+        for (method, path, headers, body, status, code) in cases {
+            let (got, kind, problem) = raw(method, path, headers, body).await;
+            let shown = format!("{method} {path} {body}: {got} {problem}");
+            assert_eq!((got, kind.as_str()), (status, "application/problem+json"), "{shown}");
+            assert_eq!(problem["code"], code, "{shown}");
+            assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{shown}");
+        }
+    });
+}
+
+#[test]
+fn http_describes_itself_as_openapi() {
+    run(async {
+        let (status, _, document) = raw("GET", "/openapi.json", &[], "").await;
+        assert_eq!(status, 200);
+        assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with('3')), "{document}");
+        for path in ["/v1/groups/{group}", "/v1/groups/{group}/watch", "/v1/status"] {
+            let known = document["paths"].as_object().expect("paths");
+            let same = |it: &String| it.split('/').count() == path.split('/').count() && it.starts_with("/v1");
+            assert!(known.keys().any(same), "{path} is not among {:?}", known.keys());
+        }
+    });
+}
