@@ -1,0 +1,56 @@
+# What a developer runs. `make help` lists it.
+
+CARGO ?= cargo
+IMAGE ?= coterie:0.1.0
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+E2E := $(CARGO) run --quiet --package coterie-e2e --
+
+.PHONY: help demo test lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
+
+help: ## print this
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: needs-cargo ## build what the demonstration needs and run it: three members, three applications, a leader is killed
+	$(CARGO) build --bin coterie-sidecar --bin coterie --bin coterie-worker --bin coterie-demo
+	target/debug/coterie-demo
+
+test: needs-cargo lint deny ## all checks and tests that need no Kubernetes and no root
+	$(CARGO) build --workspace --bins
+	$(CARGO) test --workspace
+	cd tests/sim && $(CARGO) test
+
+lint: needs-cargo ## formatting and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+fmt: needs-cargo ## format everything
+	$(CARGO) fmt --all
+	cd tests/sim && $(CARGO) fmt
+
+deny: needs-cargo ## licences, duplicate and unwanted crates, their sources (no network is needed)
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline --log-level error check licenses bans sources; \
+	else echo 'deny: SKIPPED, cargo-deny is missing: cargo install --locked cargo-deny'; fi
+
+generate: needs-cargo ## write again what is generated: the CRDs (also the chart's copy)
+	$(CARGO) run --quiet --package coterie-operator -- crds --directory crds --directory charts/coterie/files
+
+image: ## the image for users, all stages of the Dockerfile, with docker or buildah: make image IMAGE=registry/coterie:0.1.0
+	@if command -v docker >/dev/null; then docker build --tag "$(IMAGE)" .; \
+	elif command -v buildah >/dev/null; then buildah build --tag "$(IMAGE)" .; \
+	else echo 'docker or buildah is missing: sudo apt-get install --no-install-recommends buildah' >&2; exit 1; fi
+
+e2e: needs-e2e ## the core scenarios on a real Kubernetes: KUBECONFIG, else kind, else tests/kube (root)
+	$(E2E) run
+
+e2e-all: needs-e2e ## every scenario on a real Kubernetes
+	$(E2E) run --all
+
+needs-cargo:
+	@command -v $(CARGO) >/dev/null || { echo 'cargo is missing: https://rustup.rs' >&2; exit 1; }
+	@command -v cc >/dev/null || { echo 'a C compiler and linker is missing: sudo apt-get install gcc libc6-dev' >&2; exit 1; }
+
+# What the scenarios need depends on the Kubernetes that they find; each says itself what it lacks. This says it early.
+needs-e2e: needs-cargo
+	@if [ -z "$${KUBECONFIG:-}" ] && ! { command -v kind && command -v docker; } >/dev/null; then tests/kube/kube.sh check; fi
