@@ -23,6 +23,7 @@ use coterie_store::directory::Formation;
 use crate::deadline::Deadline;
 use crate::directory::{Leading, View};
 use crate::formation::{self, Situation, Step};
+use crate::identities::Identities as _;
 use crate::limits;
 use crate::node::{Node, Store};
 use crate::peers::admission;
@@ -57,14 +58,6 @@ pub async fn run(node: Node) {
     follow_directory(node).await;
 }
 
-/// Whether this directory has a log, vote or snapshot of the management group.
-pub(crate) fn has_log(node: &Node) -> bool {
-    node.store().is_some_and(|store| {
-        let state = store.log.partition(&storage_key(&PartitionId::system(), 0)).state();
-        state.vote.is_some() || state.last.is_some() || state.purged.is_some()
-    })
-}
-
 /// Records a formation durably.
 pub(crate) fn record_formation(store: &Store, formation: Formation) -> Result<(), Rejection> {
     store
@@ -85,13 +78,12 @@ async fn open_management(node: &Node) -> bool {
     let mut form = None;
     loop {
         changes.mark_unchanged();
-        let has_log = has_log(node);
-        if has_log {
-            node.greetings().set_has_log();
-        }
+        let has_log = store.has_log();
         let own = store.directory.identity();
         let met = node.greetings().met();
-        let situation = Situation { own: &own, has_log, listed: &management.members, met: &met, address: &address };
+        let greeted = node.greetings().rounds() > 0;
+        let listed = &management.members;
+        let situation = Situation { own: &own, has_log, greeted, listed, met: &met, address: &address };
         match formation::decide(&situation) {
             Step::Open => break,
             Step::Refuse(rejection) => {
@@ -118,7 +110,6 @@ async fn open_management(node: &Node) -> bool {
     node.set_state(State::WaitingForManagementGroup);
     match open_partition(node, store, &PartitionId::system(), 0).await {
         Some(partition) => {
-            node.greetings().set_has_log();
             if let Some(formation) = form {
                 let seats = formation.seats.iter().map(target_of_seat).collect();
                 if let Err(error) = partition.form(seats).await {
@@ -299,6 +290,11 @@ async fn ask(node: &Node, member: &MemberName) -> Result<(), String> {
         coterie_core::command::decode("directory", &answer.directory).map_err(|error| error.to_string())?;
     let cluster_id = admission::cluster_id(&answer.cluster_id).ok_or("no cluster id")?;
     adopt(node, cluster_id)?;
+    if node.directory().view().is_ok_and(|view| view.cluster_id != cluster_id) {
+        // Sessions, terms and addresses of the former cluster mean nothing in this one: a new process starts afresh.
+        node.fail(format!("the cluster was made anew: {member} is of the cluster id {cluster_id:032x}"));
+        return Ok(());
+    }
     let revision = coterie_core::Revision(answer.revision);
     node.directory().update(View { directory, revision, cluster_id });
     Ok(())

@@ -41,6 +41,8 @@ pub struct Situation<'a> {
     pub own: &'a Identity,
     /// Whether it has a log or vote of the management group.
     pub has_log: bool,
+    /// Whether everyone that can be called was asked since this process started.
+    pub greeted: bool,
     /// The listed members, in order.
     pub listed: &'a [MemberName],
     /// Everyone met.
@@ -51,14 +53,15 @@ pub struct Situation<'a> {
 
 /// The table above.
 pub fn decide(situation: &Situation<'_>) -> Step {
-    let Situation { own, has_log, listed, met, address } = situation;
+    let Situation { own, has_log, greeted, listed, met, address } = situation;
     let others = || listed.iter().filter(|member| member.0 != own.member);
     let accepted = |member: &&MemberName| met.get(*member).is_some_and(|met| met.refused.is_none() && met.accepts);
     let missing =
         || -> Vec<String> { others().filter(|member| !accepted(member)).map(|member| member.0.clone()).collect() };
     if own.formation.is_some() && (own.formed || *has_log) {
         let present = 1 + others().filter(accepted).count();
-        return if present * 2 > listed.len() { Step::Open } else { Step::Wait(missing()) };
+        // A leader that knows more of this log than there is must have had the chance to say so.
+        return if *greeted && present * 2 > listed.len() { Step::Open } else { Step::Wait(missing()) };
     }
     if let Some((member, _)) = met.iter().find(|(_, met)| met.refused.is_none() && met.identity.formed) {
         if own.formation.is_none() {
@@ -187,7 +190,7 @@ mod tests {
     }
 
     fn decided(own: &Identity, has_log: bool, met: &BTreeMap<MemberName, Met>) -> Step {
-        decide(&Situation { own, has_log, listed: &listed(), met, address: "" })
+        decide(&Situation { own, has_log, greeted: true, listed: &listed(), met, address: "" })
     }
 
     #[test]

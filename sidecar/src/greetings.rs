@@ -2,21 +2,23 @@
 //! twice a second after that, so that each knows who can be reached.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use coterie_core::machine::MACHINE_VERSION;
-use coterie_core::{ErrorCode, MemberName, Rejection};
+use coterie_core::{ErrorCode, MemberName, NodeId, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
+use coterie_replication::storage_key;
 use coterie_store::directory::Identity;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::identities::Identities;
 use crate::limits;
-use crate::peers::admission::{self, Alive};
+use crate::partitions::Partitions;
+use crate::peers::admission::{self, Alive, Held};
 use crate::peers::client::{Peers, WIRE_VERSION};
 
 /// What is known of another member's process.
@@ -43,14 +45,15 @@ struct Inner {
     own: Own,
     identities: Arc<dyn Identities>,
     met: Mutex<BTreeMap<MemberName, Met>>,
-    has_log: AtomicBool,
+    greet: Notify,
+    rounds: AtomicU64,
     changes: watch::Sender<u64>,
     doubts: Mutex<BTreeMap<MemberName, Rejection>>,
     refused: watch::Sender<Option<Rejection>>,
 }
 
 /// What this member says of itself, apart from its identity.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Own {
     /// Its run.
     pub run: u64,
@@ -62,6 +65,10 @@ pub struct Own {
     pub voter: bool,
     /// The members that the management group is declared to have.
     pub seats: Vec<MemberName>,
+    /// How far the log of each partition went when the process started.
+    pub marks: Vec<peer::Mark>,
+    /// The replicas here, for what their leaders know of others.
+    pub partitions: Partitions,
 }
 
 impl Greetings {
@@ -72,16 +79,12 @@ impl Greetings {
             own,
             identities,
             met: Mutex::default(),
-            has_log: AtomicBool::new(false),
+            greet: Notify::new(),
+            rounds: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             doubts: Mutex::default(),
             refused: watch::Sender::new(None),
         }))
-    }
-
-    /// Says from now on that this member has a log or a vote of the management group.
-    pub fn set_has_log(&self) {
-        self.0.has_log.store(true, Ordering::Release);
     }
 
     /// Says that this member's own identity changed.
@@ -128,11 +131,16 @@ impl Greetings {
         self.lock().get(member).is_some_and(|met| met.refused.is_none() && met.heard_ms + limits::REACHABLE_MS > now_ms)
     }
 
-    /// Whether Raft messages of this process are taken: it has greeted and was accepted.
+    /// Whether Raft messages of this process are taken: each of the two has accepted the other's directory.
     pub fn admitted(&self, node: u64, run: u64) -> bool {
-        self.lock()
-            .values()
-            .any(|met| met.refused.is_none() && met.identity.node_id == node && met.identity.run == run && node != 0)
+        self.lock().values().any(|met| {
+            met.refused.is_none() && met.accepts && met.identity.node_id == node && met.identity.run == run && node != 0
+        })
+    }
+
+    /// How often everyone that can be called was greeted, and has answered or not.
+    pub fn rounds(&self) -> u64 {
+        self.0.rounds.load(Ordering::Acquire)
     }
 
     /// What this member says.
@@ -156,11 +164,15 @@ impl Greetings {
         loop {
             let greetings = peers.members().into_iter().map(|member| self.greet(peers.clone(), member));
             tokio::select! {
-                _ = futures_util::future::join_all(greetings) => {}
+                _ = futures_util::future::join_all(greetings) => {
+                    self.0.rounds.fetch_add(1, Ordering::AcqRel);
+                    self.touch();
+                }
                 () = stop.cancelled() => return,
             }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(limits::GREETING_MS)) => {}
+                () = self.0.greet.notified() => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -236,10 +248,14 @@ impl Greetings {
         let name = MemberName(from.member.clone());
         let mut met = self.lock();
         let alive = met.get(&name).filter(|met| met.alive(now_ms)).map(|met| Alive { run: met.identity.run });
-        let verdict = admission::judge(&own, alive, from);
+        // A process that was accepted has moved on from where its log was when it started.
+        let accepted = met.get(&name).is_some_and(|met| met.identity.run == from.run && met.refused.is_none());
+        let held = if accepted { Vec::new() } else { self.held(from) };
+        let verdict = admission::judge(&own, alive, &held, from);
         let mut seen = match &verdict {
-            Ok(_) => admission::learn(&own, &hello.known),
-            Err(_) => BTreeMap::new(),
+            // Only those who vote have a word in who is who.
+            Ok(_) if from.voter => admission::learn(&own, &hello.known),
+            Ok(_) | Err(_) => BTreeMap::new(),
         };
         if let Ok(Some(new)) = &verdict {
             seen.insert(from.member.clone(), *new);
@@ -255,6 +271,10 @@ impl Greetings {
             Ok(_) => {
                 let before = met.get(&name).filter(|met| met.identity.run == from.run);
                 let accepts = before.is_some_and(|met| met.accepts);
+                if !accepts && from.voter {
+                    // A process that is new here: whether it accepts this directory is asked at once.
+                    self.0.greet.notify_one();
+                }
                 let open = open.or_else(|| before.and_then(|met| met.open.clone()));
                 let new = Met { identity: from.clone(), heard_ms: now_ms, refused: None, accepts, open };
                 met.insert(name, new);
@@ -277,11 +297,23 @@ impl Greetings {
             }
         }
         drop(met);
-        if let Err(rejection) = admission::judge_self(&own, self.0.own.run, &hello.known) {
+        if from.voter
+            && let Err(rejection) = admission::judge_self(&own, self.0.own.run, &hello.known)
+        {
             self.refuse_self(rejection);
         }
         self.0.changes.send_modify(|count| *count += 1);
         Ok(())
+    }
+
+    /// What leaders here know of this member's log.
+    fn held(&self, from: &peer::Identity) -> Vec<Held> {
+        let all = self.0.own.partitions.all().into_iter();
+        let held = all.map(|(partition, replica)| {
+            let index = replica.held_by(NodeId(from.node_id))?;
+            Some(Held { key: storage_key(&partition, replica.generation()), index })
+        });
+        held.flatten().collect()
     }
 
     /// Two sides that carry different cluster ids refuse each other; the one that a majority of the declared seats is
@@ -316,7 +348,8 @@ impl Greetings {
             node_id: identity.node_id,
             start_counter: identity.start_counter,
             run: self.0.own.run,
-            has_log: self.0.has_log.load(Ordering::Acquire),
+            has_log: self.0.identities.has_log(),
+            marks: self.0.own.marks.clone(),
             machine_version: MACHINE_VERSION,
             address: self.0.own.address.clone(),
             zone: self.0.own.zone.clone(),

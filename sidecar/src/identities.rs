@@ -5,12 +5,14 @@ use std::io;
 use std::sync::Mutex;
 
 use coterie_core::MemberName;
-use coterie_store::directory::{Directory, Identity, KnownPeer};
+use coterie_store::directory::{Identity, KnownPeer};
 
 /// Reads and updates the data directory's identity; absent for members without one.
 pub trait Identities: Send + Sync + 'static {
     /// The identity now.
     fn identity(&self) -> Identity;
+    /// Whether there is a log or a vote of the management group.
+    fn has_log(&self) -> bool;
     /// Remembers, durably, what was seen of others.
     fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()>;
 }
@@ -40,18 +42,12 @@ impl Identities for Ephemeral {
         self.0.lock().expect("no panic while the lock is held").clone()
     }
 
+    fn has_log(&self) -> bool {
+        false
+    }
+
     fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()> {
         self.0.lock().expect("no panic while the lock is held").peers.extend(seen);
         Ok(())
-    }
-}
-
-impl Identities for Directory {
-    fn identity(&self) -> Identity {
-        Directory::identity(self)
-    }
-
-    fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()> {
-        self.update(|identity| identity.peers.extend(seen)).map_err(io::Error::other)
     }
 }

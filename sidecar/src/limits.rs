@@ -44,3 +44,10 @@ pub const REQUESTS_MAX: usize = 1_024;
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// How long connections may take to end when the process stops.
 pub const CONNECTION_END_MS_MAX: u64 = 1_000;
+/// How long a start waits for the lock of its data directory: what a killed process needs to be gone.
+pub const LOCK_WAIT_MS: u64 = 2_000;
+/// A keeper's tick that comes this late was not there to be told of keep-alives: all deadlines begin anew.
+pub const LATE_TICK_MS: u64 = 500;
+/// Client ids that a sidecar mints request ids under: results are kept per client up to a count, and each of these then
+/// has fewer requests under way than that count.
+pub const CLIENT_IDS: usize = 16;

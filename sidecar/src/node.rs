@@ -1,5 +1,6 @@
 //! One sidecar, put together: what it owns, and how it starts, serves and stops.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,10 +9,11 @@ use std::time::Duration;
 
 use coterie_core::command::MemberKind;
 use coterie_core::config::{Config, Security};
-use coterie_core::{ErrorCode, Rejection};
+use coterie_core::{ErrorCode, PartitionId, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
-use coterie_store::directory::{self, Identity};
+use coterie_replication::storage_key;
+use coterie_store::directory::{self, Identity, KnownPeer};
 use coterie_store::{Log, Snapshots};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -75,9 +77,37 @@ pub enum Error {
 
 /// The durable half of a member with a volume.
 pub(crate) struct Store {
-    pub(crate) directory: Arc<directory::Directory>,
+    pub(crate) directory: directory::Directory,
     pub(crate) log: Log,
     pub(crate) snapshots: Arc<Snapshots>,
+}
+
+impl Store {
+    /// How far the log of each partition goes.
+    fn marks(&self) -> Vec<peer::Mark> {
+        let keys = self.log.partitions().into_iter();
+        let marks = keys.filter_map(|key| {
+            let state = self.log.partition(&key).state();
+            let index = state.last.or(state.purged.map(|(index, _)| index))?;
+            Some(peer::Mark { key, index })
+        });
+        marks.collect()
+    }
+}
+
+impl Identities for Store {
+    fn identity(&self) -> Identity {
+        self.directory.identity()
+    }
+
+    fn has_log(&self) -> bool {
+        let state = self.log.partition(&storage_key(&PartitionId::system(), 0)).state();
+        state.vote.is_some() || state.last.is_some() || state.purged.is_some()
+    }
+
+    fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()> {
+        self.directory.update(|identity| identity.peers.extend(seen)).map_err(io::Error::other)
+    }
 }
 
 /// A running sidecar. Cheap to clone.
@@ -88,7 +118,7 @@ struct Inner {
     env: Env,
     config: Config,
     run: u64,
-    store: Option<Store>,
+    store: Option<Arc<Store>>,
     identities: Arc<dyn Identities>,
     state: watch::Sender<State>,
     peers: Peers,
@@ -114,7 +144,7 @@ impl Node {
         let run = env.random.next_u64();
         let (store, wrong) = open(&env, &config, &data_directory).await?;
         let identities: Arc<dyn Identities> = match &store {
-            Some(store) => store.directory.clone(),
+            Some(store) => store.clone(),
             None => Arc::new(Ephemeral::new(&config.cluster, &config.local.name)),
         };
         let tls = tls(&env, &config)?;
@@ -364,7 +394,7 @@ impl Node {
 
     /// The data directory, on members that have one.
     pub(crate) fn store(&self) -> Option<&Store> {
-        self.0.store.as_ref()
+        self.0.store.as_deref()
     }
 
     /// The identity of its data directory.
@@ -436,7 +466,7 @@ impl Node {
             ));
         };
         let own = store.directory.identity();
-        let has_log = cluster::has_log(self);
+        let has_log = store.has_log();
         let formation = formation::acceptable(&own, has_log, &management.members, &proposal)?;
         cluster::record_formation(store, formation)?;
         self.greetings().touch();
@@ -446,11 +476,21 @@ impl Node {
 
 /// The data directory of a member with a volume. A directory that is another member's is not used at all: the sidecar
 /// then starts without one, says so and serves nothing.
-async fn open(env: &Env, config: &Config, path: &Path) -> Result<(Option<Store>, Option<Rejection>), Error> {
+async fn open(env: &Env, config: &Config, path: &Path) -> Result<(Option<Arc<Store>>, Option<Rejection>), Error> {
     if config.local.kind != MemberKind::Persistent {
         return Ok((None, None));
     }
-    let directory = match directory::Directory::open(env, path, &config.cluster, config.local.name.as_str()) {
+    let until = Deadline::after_ms(env, limits::LOCK_WAIT_MS);
+    let opened = loop {
+        // A process that was just killed may hold the lock for a moment more.
+        match directory::Directory::open(env, path, &config.cluster, config.local.name.as_str()) {
+            Err(directory::Error::Locked { .. }) if !until.passed(env) => {
+                tokio::time::sleep(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX)).await;
+            }
+            opened => break opened,
+        }
+    };
+    let directory = match opened {
         Ok(directory) => directory,
         Err(
             error @ (directory::Error::BelongsTo { .. }
@@ -463,7 +503,7 @@ async fn open(env: &Env, config: &Config, path: &Path) -> Result<(Option<Store>,
     };
     let log = Log::open(env, path, coterie_store::log::Options::default()).map_err(Error::OpenLog)?;
     let snapshots = Arc::new(Snapshots::new(env, path).map_err(Error::OpenSnapshots)?);
-    Ok((Some(Store { directory: Arc::new(directory), log, snapshots }), None))
+    Ok((Some(Arc::new(Store { directory, log, snapshots })), None))
 }
 
 fn tls(env: &Env, config: &Config) -> Result<Option<Arc<Tls>>, Error> {
@@ -480,7 +520,7 @@ struct Assembly {
     env: Env,
     config: Config,
     run: u64,
-    store: Option<Store>,
+    store: Option<Arc<Store>>,
     identities: Arc<dyn Identities>,
     tls: Option<Arc<Tls>>,
 }
@@ -488,17 +528,20 @@ struct Assembly {
 fn assemble(assembly: Assembly) -> Inner {
     let Assembly { env, config, run, store, identities, tls } = assembly;
     let sender = Sender { node: identities.identity().node_id, run };
+    let partitions = Partitions::default();
     let own = Own {
         run,
         address: config.local.address.as_ref().map(ToString::to_string).unwrap_or_default(),
         zone: config.local.zone.clone(),
         voter: config.local.kind == MemberKind::Persistent,
         seats: config.management.as_ref().map(|group| group.members.clone()).unwrap_or_default(),
+        marks: store.as_ref().map(|store| store.marks()).unwrap_or_default(),
+        partitions: partitions.clone(),
     };
     let plaintext = config.security == Security::PlaintextAnywhere;
     let peers = Peers::new(&env, tls, plaintext, sender);
     let greetings = Greetings::new(&env, own, identities.clone());
-    let (directory, partitions, keepers) = (Directory::default(), Partitions::default(), Keepers::default());
+    let (directory, keepers) = (Directory::default(), Keepers::default());
     let stopping = CancellationToken::new();
     let router = Router::new(
         &env,

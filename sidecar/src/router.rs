@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +46,8 @@ pub struct Router(Arc<Inner>);
 struct Inner {
     env: Env,
     own: MemberName,
-    client: u128,
+    clients: [u128; limits::CLIENT_IDS],
+    minted: AtomicUsize,
     declared: Declared,
     partitions: Partitions,
     peers: Peers,
@@ -81,8 +83,9 @@ impl Router {
         peers: Peers,
         directory: Directory,
     ) -> Self {
-        let client = coterie_env::random::uuid_v7(&*env.random, env.clock.wall_ms());
-        Self(Arc::new(Inner { env: env.clone(), own, client, declared, partitions, peers, directory }))
+        let clients = std::array::from_fn(|_| coterie_env::random::uuid_v7(&*env.random, env.clock.wall_ms()));
+        let minted = AtomicUsize::new(0);
+        Self(Arc::new(Inner { env: env.clone(), own, clients, minted, declared, partitions, peers, directory }))
     }
 
     /// The partition that a group lives in (D15).
@@ -121,8 +124,9 @@ impl Router {
 
     /// A request id of this sidecar's own.
     pub fn mint(&self) -> RequestId {
+        let number = self.0.minted.fetch_add(1, Ordering::Relaxed);
         RequestId {
-            client: self.0.client,
+            client: self.0.clients[number % limits::CLIENT_IDS],
             request: coterie_env::random::uuid_v7(&*self.0.env.random, self.0.env.clock.wall_ms()),
         }
     }

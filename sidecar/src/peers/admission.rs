@@ -7,7 +7,7 @@
 //! | that was | because |
 //! |---|---|
 //! | emptied | it carries another identity than the one that is known |
-//! | rolled back | its start counter is not above the last one seen |
+//! | rolled back | its start counter is not above the last one seen, or its log ends before what it told a leader it holds |
 //! | copied | the process on the original is alive, or started with the same counter |
 //!
 //! This decides only. Nothing here waits or does I/O.
@@ -25,9 +25,23 @@ pub struct Alive {
     pub run: u64,
 }
 
-/// Judges what another member says of itself. `alive` is the run that is connected right now under the same name.
-/// Accepted: what to remember durably, if anything is new.
-pub fn judge(own: &Identity, alive: Option<Alive>, from: &peer::Identity) -> Result<Option<KnownPeer>, Rejection> {
+/// What a leader here knows of another member's log: it told so, after it had flushed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The partition's name in the store.
+    pub key: String,
+    /// Up to where.
+    pub index: u64,
+}
+
+/// Judges what another member says of itself. `alive` is the run that is connected right now under the same name, `held`
+/// what leaders here knew of its log before this process of it was met. Accepted: what to remember durably, if anything is new.
+pub fn judge(
+    own: &Identity,
+    alive: Option<Alive>,
+    held: &[Held],
+    from: &peer::Identity,
+) -> Result<Option<KnownPeer>, Rejection> {
     if from.cluster != own.cluster {
         return Err(Rejection::new(
             ErrorCode::Forbidden,
@@ -62,6 +76,7 @@ pub fn judge(own: &Identity, alive: Option<Alive>, from: &peer::Identity) -> Res
         return Ok(Some(presented));
     }
     compare(&from.member, known, &presented)?;
+    held.iter().try_for_each(|held| reaches(from, held))?;
     if let Some(alive) = alive.filter(|alive| alive.run != presented.run) {
         return Err(Rejection::new(
             ErrorCode::DirectoryCopied,
@@ -100,6 +115,22 @@ pub fn learn(own: &Identity, known: &[peer::Known]) -> BTreeMap<String, KnownPee
         }
     }
     news
+}
+
+/// Whether a directory still holds what it said it holds.
+fn reaches(from: &peer::Identity, held: &Held) -> Result<(), Rejection> {
+    let index = from.marks.iter().find(|mark| mark.key == held.key).map_or(0, |mark| mark.index);
+    if index >= held.index {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        ErrorCode::DirectoryRolledBack,
+        format!(
+            "{}'s data directory was rolled back: its log of {} ends at {index}, but it has said that it holds {}; \
+             it must be emptied and replaced as a new member",
+            from.member, held.key, held.index
+        ),
+    ))
 }
 
 fn compare(member: &str, known: &KnownPeer, presented: &KnownPeer) -> Result<(), Rejection> {
@@ -187,38 +218,48 @@ mod tests {
 
     #[test]
     fn d14_a_later_start_of_the_same_directory_is_remembered() {
-        let seen = judge(&own(), None, &from(2, 6, 60)).expect("accepted").expect("new");
+        let seen = judge(&own(), None, &[], &from(2, 6, 60)).expect("accepted").expect("new");
         assert_eq!(seen, KnownPeer { node_id: 2, start_counter: 6, run: 60 });
-        assert_eq!(judge(&own(), Some(Alive { run: 50 }), &from(2, 5, 50)), Ok(None));
+        assert_eq!(judge(&own(), Some(Alive { run: 50 }), &[], &from(2, 5, 50)), Ok(None));
     }
 
     #[test]
     fn d14_an_emptied_directory_is_refused() {
-        assert_eq!(code(judge(&own(), None, &from(9, 1, 60))), ErrorCode::DirectoryReplaced);
+        assert_eq!(code(judge(&own(), None, &[], &from(9, 1, 60))), ErrorCode::DirectoryReplaced);
     }
 
     #[test]
     fn d14_an_emptied_directory_is_taken_before_the_cluster_is_formed() {
         let own = Identity { formed: false, cluster_id: None, ..own() };
-        assert!(judge(&own, None, &from(9, 1, 60)).is_ok());
+        assert!(judge(&own, None, &[], &from(9, 1, 60)).is_ok());
     }
 
     #[test]
     fn d14_a_rolled_back_directory_is_refused() {
-        assert_eq!(code(judge(&own(), None, &from(2, 4, 60))), ErrorCode::DirectoryRolledBack);
-        assert_eq!(code(judge(&own(), None, &from(2, 5, 60))), ErrorCode::DirectoryCopied);
+        assert_eq!(code(judge(&own(), None, &[], &from(2, 4, 60))), ErrorCode::DirectoryRolledBack);
+        assert_eq!(code(judge(&own(), None, &[], &from(2, 5, 60))), ErrorCode::DirectoryCopied);
+    }
+
+    #[test]
+    fn d14_a_directory_whose_log_ends_before_what_it_said_it_holds_is_refused() {
+        let held = |index| [Held { key: "system-1-0".into(), index }];
+        let mark = peer::Mark { key: "system-1-0".into(), index: 20 };
+        let restarted = peer::Identity { marks: vec![mark], ..from(2, 6, 60) };
+        assert!(judge(&own(), None, &held(20), &restarted).is_ok());
+        assert_eq!(code(judge(&own(), None, &held(21), &restarted)), ErrorCode::DirectoryRolledBack);
+        assert_eq!(code(judge(&own(), None, &held(1), &from(2, 6, 60))), ErrorCode::DirectoryRolledBack);
     }
 
     #[test]
     fn d14_a_copy_is_refused_while_the_original_runs() {
-        assert_eq!(code(judge(&own(), Some(Alive { run: 50 }), &from(2, 6, 60))), ErrorCode::DirectoryCopied);
+        assert_eq!(code(judge(&own(), Some(Alive { run: 50 }), &[], &from(2, 6, 60))), ErrorCode::DirectoryCopied);
     }
 
     #[test]
     fn d14_a_mixture_of_clusters_is_refused_and_named() {
         let mut mixed = from(2, 6, 60);
         mixed.cluster_id = 8_u128.to_be_bytes().to_vec().into();
-        let rejection = judge(&own(), None, &mixed).expect_err("refused");
+        let rejection = judge(&own(), None, &[], &mixed).expect_err("refused");
         assert_eq!(rejection.code, ErrorCode::DirectoryReplaced);
         assert!(rejection.message.contains("volumes of different clusters are mixed"), "{}", rejection.message);
     }

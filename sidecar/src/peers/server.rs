@@ -23,7 +23,7 @@ use super::connection::{Caller, Connection};
 use super::tls::{self, Roles, Tls};
 use crate::limits;
 use crate::node::Node;
-use crate::sessions::keeper::Touched;
+use crate::sessions::keeper::{Holder, Touched};
 use crate::watch::Frame;
 
 /// Listens for peers and the operator until the process stops.
@@ -211,7 +211,12 @@ impl Service {
         }
     }
 
-    async fn keep_alive_here(&self, session: peer::SessionRef) -> peer::SessionAlive {
+    async fn keep_alive_here(
+        &self,
+        session: peer::SessionRef,
+        member: MemberName,
+        incarnation: u64,
+    ) -> peer::SessionAlive {
         use peer::session_alive::Result as Answer;
         let id = session.session;
         let partition = session.partition.clone();
@@ -223,7 +228,10 @@ impl Service {
             Ok((name, local)) => {
                 let timeout = Duration::from_millis(limits::TRY_MS_MAX);
                 let touched = match self.node.keepers().get(&name) {
-                    Some(keeper) => keeper.touch(&local, SessionId(id), timeout).await,
+                    Some(keeper) => {
+                        let holder = Holder { session: SessionId(id), member, incarnation };
+                        keeper.touch(&local, &holder, timeout).await
+                    }
                     None => Touched::Elsewhere(None),
                 };
                 match touched {
@@ -342,7 +350,10 @@ impl Peer for Service {
         request: Request<peer::KeepAliveRequest>,
     ) -> Result<Response<peer::KeepAliveResponse>, Status> {
         clients_too(&request)?;
-        let sessions = request.into_inner().sessions.into_iter().map(|session| self.keep_alive_here(session));
+        let peer::KeepAliveRequest { member, incarnation, sessions } = request.into_inner();
+        let member = MemberName(member);
+        let sessions = sessions.into_iter();
+        let sessions = sessions.map(|session| self.keep_alive_here(session, member.clone(), incarnation));
         let sessions = futures_util::future::join_all(sessions).await;
         Ok(Response::new(peer::KeepAliveResponse { sessions }))
     }

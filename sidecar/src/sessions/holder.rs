@@ -18,7 +18,7 @@ use crate::limits;
 use crate::partitions::Partitions;
 use crate::peers::client::{Peers, to_wire};
 use crate::router::Router;
-use crate::sessions::keeper::{Keepers, Touched};
+use crate::sessions::keeper::{Holder, Keepers, Touched};
 
 /// What a session is to its holder (S38).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,13 +156,14 @@ impl Sessions {
     /// Closes all sessions: the last act of a process that stops in good order.
     pub async fn close(&self, deadline: Deadline) {
         let held = std::mem::take(&mut *self.lock());
-        for (partition, session) in held {
+        let closing = held.into_iter().map(|(partition, session)| async move {
             let command = Command::CloseSession(session.id);
             let router = &self.0.router;
             if let Err(rejection) = router.write(router.mint(), &partition, command, deadline).await {
                 tracing::warn!(%partition, %rejection, "a session was not closed; it will expire");
             }
-        }
+        });
+        futures_util::future::join_all(closing).await;
     }
 
     /// How many there are.
@@ -235,7 +236,10 @@ impl Sessions {
         let timeout = Duration::from_millis(limits::TRY_MS_MAX.min(inner.ttl_ms / 3));
         let touched = if member == inner.own {
             match (inner.partitions.get(partition), inner.keepers.get(partition)) {
-                (Some(local), Some(keeper)) => keeper.touch(&local, id, timeout).await,
+                (Some(local), Some(keeper)) => {
+                    let holder = Holder { session: id, member: inner.own.clone(), incarnation: inner.incarnation };
+                    keeper.touch(&local, &holder, timeout).await
+                }
                 _ => Touched::Elsewhere(None),
             }
         } else {

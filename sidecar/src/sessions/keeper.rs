@@ -13,6 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits;
 
+/// Who keeps which session alive.
+#[derive(Clone, Debug)]
+pub struct Holder {
+    /// The session.
+    pub session: SessionId,
+    /// The sidecar that opened it.
+    pub member: MemberName,
+    /// Its run.
+    pub incarnation: u64,
+}
+
 /// What a keep-alive gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
@@ -29,6 +40,8 @@ pub enum Touched {
 struct Deadlines {
     /// Which leadership they belong to; `None` while another member leads.
     term: Option<u64>,
+    /// When they were last looked at.
+    tick_ms: u64,
     sessions: BTreeMap<SessionId, u64>,
     expiring: BTreeSet<SessionId>,
     releases: BTreeMap<(GroupName, Term), u64>,
@@ -75,14 +88,20 @@ struct Due {
 impl Keeper {
     /// Keeps a session alive, if this member surely leads: a majority says so after the keep-alive came in, and all that
     /// earlier leaders decided is applied. So no session is called alive that an earlier leader has expired.
-    pub async fn touch(&self, partition: &Partition, session: SessionId, timeout: Duration) -> Touched {
+    pub async fn touch(&self, partition: &Partition, holder: &Holder, timeout: Duration) -> Touched {
+        let Holder { session, member, incarnation } = holder;
+        let session = *session;
         match partition.confirm_leadership(timeout).await {
             Ok(()) => {}
             Err(ProposeError::NotLeader(leader)) => return Touched::Elsewhere(leader),
             Err(ProposeError::Rejected(_)) => return Touched::Elsewhere(None),
         }
-        let found =
-            partition.with_machine(|machine| machine.sessions().into_iter().find(|present| present.id == session));
+        let found = partition.with_machine(|machine| {
+            let mut sessions = machine.sessions().into_iter();
+            sessions.find(|present| {
+                present.id == session && present.member == *member && present.incarnation == *incarnation
+            })
+        });
         let Some(found) = found else { return Touched::Lost };
         let now_ms = self.env.clock.monotonic_ms();
         let mut deadlines = self.lock();
@@ -130,11 +149,14 @@ impl Keeper {
         let (sessions, releases) = partition.with_machine(|machine| (machine.sessions(), machine.pending_releases()));
         let now_ms = self.env.clock.monotonic_ms();
         let mut deadlines = self.lock();
+        // Whoever led before may have vouched for any of these up to now. And while this process slept, or was without a
+        // majority, nobody could be told of keep-alives. In either case each session gets its full time again.
         let new_leader = deadlines.term != Some(term);
-        if new_leader {
-            // Whoever led before may have vouched for any of these up to now: each gets its full time again.
+        let slept = now_ms > deadlines.tick_ms + limits::LATE_TICK_MS;
+        if new_leader || slept || !partition.leadership().borrow().has_quorum {
             *deadlines = Deadlines { term: Some(term), ..Deadlines::default() };
         }
+        deadlines.tick_ms = now_ms;
         let grace_ms = if new_leader { limits::EXPIRY_GRACE_MS } else { 0 };
         let live: BTreeSet<SessionId> = sessions.iter().map(|session| session.id).collect();
         deadlines.sessions.retain(|id, _| live.contains(id));

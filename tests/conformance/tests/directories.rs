@@ -112,6 +112,30 @@ fn d14_a_rolled_back_directory_is_refused_and_never_votes() {
     });
 }
 
+/// The start counter does not tell such a directory from one that was crashed; a leader that was told more does.
+#[test]
+fn d14_a_directory_rolled_back_to_an_earlier_point_of_one_start_is_refused_and_never_votes() {
+    run(async {
+        let cluster = cluster().await;
+        let (data, earlier) = (cluster.data_dir(2), cluster.home().join("earlier"));
+        cluster.pause(2).expect("pause");
+        copy(&data, &earlier);
+        cluster.resume(2).expect("resume");
+        let wire = wire(&cluster, 2);
+        for number in 0..20 {
+            let name = format!("later-{number}");
+            eventually("a write", || async { wire.create(&name, None).await.map_err(|failure| failure.to_string()) })
+                .await;
+        }
+        cluster.kill(2).expect("kill");
+        wipe(&data);
+        copy(&earlier, &data);
+        cluster.spawn(2).expect("start");
+        all(&refused(&cluster, 2).await, &["member-3", "rolled back"]);
+        never_votes(&cluster).await;
+    });
+}
+
 #[test]
 fn d14_a_copy_of_a_running_members_directory_is_refused_and_the_original_goes_on() {
     run(async {

@@ -169,6 +169,15 @@ impl Partition {
         self.inner.replica.applied()
     }
 
+    /// While this replica leads: up to which index the replica of `node` has said that it holds the log, durably. `None`
+    /// if it does not lead, or `node` has not said anything yet.
+    pub fn held_by(&self, node: NodeId) -> Option<u64> {
+        let metrics = self.inner.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let held = metrics.replication.as_ref()?.get(&node.0)?.as_ref()?;
+        Some(held.index())
+    }
+
     /// Why this replica works no more (a failed disk, a panic): it must be reported, and the process restarted or the
     /// member replaced. `None` while it works, and after [`Partition::shutdown`].
     pub fn failed(&self) -> Option<String> {
