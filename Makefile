@@ -33,8 +33,9 @@ deny: needs-cargo ## licences, duplicate and unwanted crates, their sources (no 
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline --log-level error check licenses bans sources; \
 	else echo 'deny: SKIPPED, cargo-deny is missing: cargo install --locked cargo-deny'; fi
 
-generate: needs-cargo ## write again what is generated: the CRDs (also the chart's copy)
-	$(CARGO) run --quiet --package coterie-operator -- crds --directory crds --directory charts/coterie/files
+generate: needs-cargo ## write again what is generated: the CRDs (also the chart's copy), the table of conformance
+	$(CARGO) run --quiet --package coterie-operator -- crds --write
+	UPDATE=1 $(CARGO) test --quiet --package coterie-conformance --test table
 
 image: ## the image for users, all stages of the Dockerfile, with docker or buildah: make image IMAGE=registry/coterie:0.1.0
 	@if command -v docker >/dev/null; then docker build --tag "$(IMAGE)" .; \

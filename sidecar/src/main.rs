@@ -49,7 +49,8 @@ struct Source {
     #[arg(long, env = "COTERIE_DATA_DIRECTORY")]
     data_directory: Option<String>,
     /// The application API's port; over the file's `api.port`.
-    #[arg(long, env = "COTERIE_API_PORT")]
+    // Not from the environment: a Service `coterie-api` would put `tcp://…` there.
+    #[arg(long)]
     api_port: Option<u16>,
     /// The application API's Unix socket; over the file's `api.socket`.
     #[arg(long, env = "COTERIE_API_SOCKET")]
@@ -58,7 +59,7 @@ struct Source {
     #[arg(long, env = "COTERIE_HEALTH_ADDRESS")]
     health_address: Option<IpAddr>,
     /// The port of health and metrics; over the file's `health.port`.
-    #[arg(long, env = "COTERIE_HEALTH_PORT")]
+    #[arg(long)]
     health_port: Option<u16>,
     /// Where peers connect to; over the file's `peer.bind`.
     #[arg(long, env = "COTERIE_PEER_BIND")]

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use coterie_core::command::{EventKind, GroupView};
+use coterie_core::command::{EventKind, GroupView, LeaveReason};
 use coterie_core::{EventId, GroupName, MemberId, PartitionId};
 use coterie_proto::v1;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -15,11 +15,12 @@ use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::convert::{self, Freshness, Wire};
-use crate::limits::RETRY_PAUSE_MS_MAX;
+use crate::limits::{RETRY_PAUSE_MS_MAX, STALE_MS};
 use crate::node::Node;
 use crate::presence::mirror::current;
 use crate::presence::state::place_of;
 use crate::presence::{End, Membership, SelfState};
+use crate::sessions::SessionState;
 use crate::watch::{Item, Watch};
 
 /// How long a stream whose membership has ended waits for the event that says so.
@@ -91,6 +92,8 @@ pub struct Events {
     /// A stream, not a future per item: what it waits for survives a poll that is given up.
     items: BoxStream<'static, Item>,
     order: Order,
+    /// Whether the replica that is watched has not heard of its leader for long.
+    suspended: bool,
     stopping: CancellationToken,
     over: bool,
 }
@@ -108,7 +111,7 @@ impl Events {
     pub fn new(node: Node, partition: PartitionId, group: GroupName, watch: Watch, order: Order) -> Self {
         let items = stream::unfold(watch, |mut watch| async move { watch.next().await.map(|item| (item, watch)) });
         let stopping = node.stopping();
-        Self { node, partition, group, items: items.boxed(), order, stopping, over: false }
+        Self { node, partition, group, items: items.boxed(), order, suspended: false, stopping, over: false }
     }
 
     /// As a stream of messages. `permit` is held as long as it is read.
@@ -142,8 +145,8 @@ impl Events {
     fn send(&mut self, item: Item) -> v1::GroupEvent {
         use v1::group_event::Kind;
         match item {
-            Item::Snapshot(view) => self.send_view(&view, Kind::Snapshot),
-            Item::Resync(Some(view)) => self.send_view(&view, Kind::Resync),
+            Item::Snapshot(view) => self.send_view(&view, watched(self.suspended), Kind::Snapshot),
+            Item::Resync(Some(view)) => self.send_view(&view, watched(self.suspended), Kind::Resync),
             Item::Resync(None) => self.send_gone(),
             Item::Event(event) => {
                 self.order.event(event.id, &event.kind);
@@ -151,15 +154,21 @@ impl Events {
                 convert::event(&event, self.order.leader)
             }
             Item::Connection(state) => {
+                self.suspended = state != SessionState::Live;
                 let state = v1::SessionState::from(Wire(state)).into();
                 unplaced(Kind::Connection(v1::Connection { state }))
             }
         }
     }
 
-    fn send_view(&mut self, view: &GroupView, kind: impl FnOnce(v1::Group) -> v1::group_event::Kind) -> v1::GroupEvent {
+    fn send_view(
+        &mut self,
+        view: &GroupView,
+        freshness: Freshness,
+        kind: impl FnOnce(v1::Group) -> v1::group_event::Kind,
+    ) -> v1::GroupEvent {
         self.order.view(view);
-        let group = convert::group(view, self.partition.group.as_str(), Freshness::Linearizable);
+        let group = convert::group(view, self.partition.group.as_str(), freshness);
         v1::GroupEvent { id: place_of(view).to_string(), revision: view.revision.0, kind: Some(kind(group)) }
     }
 
@@ -174,7 +183,9 @@ impl Events {
             match current(self.node.env(), self.node.router(), &self.partition, &self.group).await {
                 // The replica lags; what it has not seen yet comes.
                 Ok(Some(view)) if Some(place_of(&view)) >= self.order.at => return None,
-                Ok(Some(view)) => return Some(self.send_view(&view, v1::group_event::Kind::Resync)),
+                Ok(Some(view)) => {
+                    return Some(self.send_view(&view, Freshness::Linearizable, v1::group_event::Kind::Resync));
+                }
                 Ok(None) => return Some(self.send_gone()),
                 Err(rejection) => tracing::debug!(group = %self.group, %rejection, "read a watched group"),
             }
@@ -186,9 +197,14 @@ impl Events {
     }
 }
 
+/// How fresh a view is that came from a watched replica: it may lag, at least for as long as its leader was not heard.
+fn watched(suspended: bool) -> Freshness {
+    Freshness::Stale { stale_ms: if suspended { STALE_MS } else { 0 } }
+}
+
 /// The first message of a watch.
-pub fn snapshot(view: &GroupView, partition_group: &str) -> v1::GroupEvent {
-    let group = convert::group(view, partition_group, Freshness::Linearizable);
+pub fn snapshot(view: &GroupView, partition_group: &str, freshness: Freshness) -> v1::GroupEvent {
+    let group = convert::group(view, partition_group, freshness);
     let kind = Some(v1::group_event::Kind::Snapshot(group));
     v1::GroupEvent { id: place_of(view).to_string(), revision: view.revision.0, kind }
 }
@@ -234,6 +250,8 @@ impl JoinFeed {
         let joined = joined(&feed.node, &feed.membership);
         feed.push(v1::join_stream_response::Kind::Joined(joined));
         feed.say();
+        // It may have ended before anybody listened.
+        feed.end();
         feed
     }
 
@@ -255,33 +273,42 @@ impl JoinFeed {
             }
             tokio::select! {
                 biased;
-                () = self.stopping.cancelled() => self.over = true,
+                () = self.stopping.cancelled() => self.finish(None),
                 Ok(()) = self.states.changed() => self.say(),
                 Ok(()) = self.ended.changed() => self.end(),
                 placed = self.events.next() => match placed {
                     Some(placed) => self.event(placed),
-                    None => self.over = true,
+                    None => self.finish(None),
                 },
                 () = async { self.until.as_mut().expect("guarded by the condition").await }, if self.until.is_some() => {
-                    self.over = true;
+                    self.finish(None);
                 }
             }
         }
     }
 
     fn event(&mut self, placed: Placed) {
-        use v1::group_event::Kind;
-        let own = self.membership.id().0;
         self.at = placed.at;
-        self.over = match &placed.event.kind {
-            Some(Kind::Left(left)) => left.member == own,
-            Some(Kind::Resync(group)) => group.members.iter().all(|member| member.id != own),
-            Some(Kind::Deleted(_)) => true,
-            Some(_) | None => false,
-        };
+        let ended = placed.event.kind.as_ref().and_then(|kind| ends(kind, self.membership.id()));
         self.push(v1::join_stream_response::Kind::Event(placed.event));
-        // What waited for this event may be said now.
-        self.say();
+        match ended {
+            Some(end) => self.finish(Some(end)),
+            // What waited for this event may be said now.
+            None => self.say(),
+        }
+    }
+
+    /// The last words: nobody is left believing that it leads. `end` is what the group's events say, which may be ahead
+    /// of what the membership knows.
+    fn finish(&mut self, end: Option<End>) {
+        if let Some(end) = end {
+            self.membership.end_as(end);
+        }
+        self.over = true;
+        let lost = end == Some(End::Lost) || self.membership.tell().session == SessionState::Lost;
+        if let Some(last) = last_words(self.said.as_ref(), lost) {
+            self.push_state(last);
+        }
     }
 
     /// Says what changed about the membership. That it leads is said after the event that elected it (S31); that it
@@ -290,9 +317,12 @@ impl JoinFeed {
         self.states.mark_unchanged();
         let now = self.membership.tell();
         let next = sayable(self.said.as_ref(), now, self.at);
-        if self.said.as_ref() == Some(&next) {
-            return;
+        if self.said.as_ref() != Some(&next) {
+            self.push_state(next);
         }
+    }
+
+    fn push_state(&mut self, next: SelfState) {
         if self.said.as_ref().is_none_or(|said| said.session != next.session) {
             self.push(v1::join_stream_response::Kind::Session(v1::SessionState::from(Wire(next.session)).into()));
         }
@@ -306,7 +336,7 @@ impl JoinFeed {
         match end {
             Some(End::Lost | End::Stopped) => {
                 self.say();
-                self.over = true;
+                self.finish(None);
             }
             Some(End::Left | End::Gone) => {
                 self.say();
@@ -320,6 +350,30 @@ impl JoinFeed {
     fn push(&mut self, kind: v1::join_stream_response::Kind) {
         self.queue.push_back(v1::JoinStreamResponse { kind: Some(kind) });
     }
+}
+
+/// How an event, or a view in its place, ends a membership; `None` if it does not.
+fn ends(kind: &v1::group_event::Kind, own: MemberId) -> Option<End> {
+    use v1::group_event::Kind;
+    match kind {
+        Kind::Left(left) if left.member == own.0 => {
+            let of_session = [LeaveReason::SessionExpired, LeaveReason::SessionClosed];
+            let lost = of_session.into_iter().any(|reason| convert::leave_reason(reason) == left.reason);
+            Some(if lost { End::Lost } else { End::Gone })
+        }
+        Kind::Resync(group) if group.members.iter().all(|member| member.id != own.0) => Some(End::Gone),
+        Kind::Deleted(_) => Some(End::Gone),
+        _ => None,
+    }
+}
+
+/// What is still to be said when a membership has ended: that it leads no more, and that its session is lost.
+fn last_words(said: Option<&SelfState>, lost: bool) -> Option<SelfState> {
+    let said = said?;
+    let session = if lost { SessionState::Lost } else { said.session };
+    let news = said.leads || said.session != session;
+    let elected_at = EventId::default();
+    news.then(|| SelfState { leads: false, valid_until_ms: 0, releasing: false, session, elected_at, ..said.clone() })
 }
 
 /// What may be said to a reader who has seen everything up to `at`.
@@ -355,7 +409,6 @@ mod tests {
     use coterie_core::{Revision, Term};
 
     use super::*;
-    use crate::sessions::SessionState;
 
     fn id(revision: u64, ordinal: u32) -> EventId {
         EventId { revision: Revision(revision), ordinal }
@@ -416,6 +469,38 @@ mod tests {
         assert!(!early.leads && early.valid_until_ms == 0 && early.term == Term(0));
         let due = sayable(None, state(true, id(9, 2)), id(9, 2));
         assert!(due.leads && due.term == Term(2));
+    }
+
+    #[test]
+    fn s38_the_last_word_to_a_leader_is_that_it_leads_no_more() {
+        let leading = state(true, id(3, 0));
+        let removed = last_words(Some(&leading), false).unwrap();
+        assert!(!removed.leads && removed.valid_until_ms == 0 && removed.session == SessionState::Live);
+        let lost = last_words(Some(&leading), true).unwrap();
+        assert!(!lost.leads && lost.session == SessionState::Lost);
+        assert_eq!(last_words(Some(&lost), true), None);
+        let follower = state(false, EventId::default());
+        assert_eq!(last_words(Some(&follower), false), None);
+        assert_eq!(last_words(Some(&follower), true).unwrap().session, SessionState::Lost);
+    }
+
+    #[test]
+    fn s11_a_membership_ends_with_its_own_leaving_or_its_group_and_says_why() {
+        use v1::group_event::Kind;
+        let left = |member, reason: &str| Kind::Left(v1::MemberLeft { member, reason: reason.to_owned() });
+        assert_eq!(ends(&left(4, "session_expired"), MemberId(4)), Some(End::Lost));
+        assert_eq!(ends(&left(4, "session_closed"), MemberId(4)), Some(End::Lost));
+        assert_eq!(ends(&left(4, "left"), MemberId(4)), Some(End::Gone));
+        assert_eq!(ends(&left(5, "session_expired"), MemberId(4)), None);
+        assert_eq!(ends(&Kind::Deleted(v1::Deleted {}), MemberId(4)), Some(End::Gone));
+        assert_eq!(ends(&Kind::Resync(v1::Group::default()), MemberId(4)), Some(End::Gone));
+        assert_eq!(ends(&Kind::Term(3), MemberId(4)), None);
+    }
+
+    #[test]
+    fn d12_a_view_of_a_watched_replica_is_not_called_linearizable() {
+        assert_eq!(watched(false), Freshness::Stale { stale_ms: 0 });
+        assert_eq!(watched(true), Freshness::Stale { stale_ms: STALE_MS });
     }
 
     #[test]

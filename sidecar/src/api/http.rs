@@ -1,9 +1,11 @@
 //! HTTP/JSON: reads paths, queries and bodies into the same requests as gRPC brings, and writes the answers as JSON.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody as _, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts as _, Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
@@ -14,8 +16,8 @@ use coterie_core::{ErrorCode, Rejection};
 use coterie_proto::v1;
 use serde_json::{Value, json};
 
-use super::call::invalid;
-use super::ops::Ops;
+use super::call::{Call, invalid};
+use super::ops::{Admitted, Ops};
 use super::{error, json as shape, openapi, sse};
 
 macro_rules! routes {
@@ -56,13 +58,15 @@ struct Asked {
     path: BTreeMap<String, String>,
     query: BTreeMap<String, String>,
     body: Bytes,
+    /// Of a request with a body: its place among those that are served, taken before the body was read.
+    admitted: Option<Arc<Admitted>>,
 }
 
 impl FromRequest<Ops> for Asked {
     type Rejection = Response;
 
     async fn from_request(request: Request, ops: &Ops) -> Result<Self, Response> {
-        Self::read(request).await.map_err(|rejection| {
+        Self::read(request, |timeout_ms| ops.begin(timeout_ms)).await.map_err(|rejection| {
             ops.refused(&rejection);
             error::problem(&rejection)
         })
@@ -70,7 +74,10 @@ impl FromRequest<Ops> for Asked {
 }
 
 impl Asked {
-    async fn read(request: Request) -> Result<Self, Rejection> {
+    async fn read(
+        request: Request,
+        begin: impl FnOnce(u64) -> Result<Arc<Admitted>, Rejection>,
+    ) -> Result<Self, Rejection> {
         let (mut parts, body) = request.into_parts();
         let path = match Path::from_request_parts(&mut parts, &()).await {
             Ok(Path(path)) => path,
@@ -85,8 +92,18 @@ impl Asked {
                 return Err(invalid(&name, "is given twice"));
             }
         }
-        let body = read_body(&parts.headers, body).await?;
-        Ok(Self { headers: parts.headers, path, query, body })
+        if body.is_end_stream() {
+            return Ok(Self { headers: parts.headers, path, query, body: Bytes::new(), admitted: None });
+        }
+        let timeout_ms = Call::from_headers(&parts.headers)?.timeout_ms;
+        let admitted = Some(begin(timeout_ms)?);
+        let body = read_body(&parts.headers, body, timeout_ms).await?;
+        Ok(Self { headers: parts.headers, path, query, body, admitted })
+    }
+
+    /// The operations, for this request.
+    fn ops(&self, ops: &Ops) -> Ops {
+        ops.of(self.admitted.clone())
     }
 
     /// Refuses query parameters besides these.
@@ -123,7 +140,8 @@ impl Asked {
 
 const PARTITION_GROUP: &str = "partition-group";
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Rejection> {
+/// Reads a body within the request's time: a caller that sends none of it, or slowly, holds its place no longer.
+async fn read_body(headers: &HeaderMap, body: Body, timeout_ms: u64) -> Result<Bytes, Rejection> {
     let too_large = || {
         let message = format!("the body has more than {REQUEST_BYTES_MAX} bytes, which is the limit of one request");
         Rejection::new(ErrorCode::TooLarge, message)
@@ -132,7 +150,13 @@ async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Rejection> 
     if announced.and_then(|text| text.parse::<usize>().ok()).is_some_and(|bytes| bytes > REQUEST_BYTES_MAX) {
         return Err(too_large());
     }
-    to_bytes(body, REQUEST_BYTES_MAX).await.map_err(|_| too_large())
+    match tokio::time::timeout(Duration::from_millis(timeout_ms), to_bytes(body, REQUEST_BYTES_MAX)).await {
+        Ok(read) => read.map_err(|_| too_large()),
+        Err(_) => {
+            let message = format!("the body did not arrive within {timeout_ms} ms; nothing was applied");
+            Err(Rejection::new(ErrorCode::DeadlineExceeded, message))
+        }
+    }
 }
 
 /// Reads a request, or counts and answers its refusal.
@@ -160,7 +184,7 @@ async fn list(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response
         asked.only(&[PARTITION_GROUP])?;
         Ok(v1::ListGroupsRequest { partition_group: asked.partition_group() })
     })?;
-    Ok(ok(ops.list(&asked.headers, request).await, shape::groups))
+    Ok(ok(asked.ops(&ops).list(&asked.headers, request).await, shape::groups))
 }
 
 async fn create(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -170,7 +194,7 @@ async fn create(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respon
         let config = config.map(Into::into);
         Ok(v1::CreateGroupRequest { group: asked.group(), partition_group: asked.partition_group(), config })
     })?;
-    Ok(ok(ops.create(&asked.headers, request).await, shape::group))
+    Ok(ok(asked.ops(&ops).create(&asked.headers, request).await, shape::group))
 }
 
 async fn get(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -189,7 +213,7 @@ async fn get(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response>
             consistency: consistency.into(),
         })
     })?;
-    Ok(ok(ops.get(&asked.headers, request).await, shape::group))
+    Ok(ok(asked.ops(&ops).get(&asked.headers, request).await, shape::group))
 }
 
 async fn configure(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -204,7 +228,7 @@ async fn configure(State(ops): State<Ops>, asked: Asked) -> Result<Response, Res
             if_term,
         })
     })?;
-    Ok(ok(ops.configure(&asked.headers, request).await, shape::group))
+    Ok(ok(asked.ops(&ops).configure(&asked.headers, request).await, shape::group))
 }
 
 async fn delete(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -213,7 +237,7 @@ async fn delete(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respon
         let shape::Nothing {} = asked.body()?;
         Ok(v1::DeleteGroupRequest { group: asked.group(), partition_group: asked.partition_group() })
     })?;
-    Ok(ok(ops.delete(&asked.headers, request).await, |reply| shape::revision(reply.revision)))
+    Ok(ok(asked.ops(&ops).delete(&asked.headers, request).await, |reply| shape::revision(reply.revision)))
 }
 
 /// A lease, or with `?presence=stream` a stream.
@@ -231,9 +255,9 @@ async fn join(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response
         Ok((v1::JoinRequest { group, partition_group, metadata, zone, ttl_ms }, stream))
     })?;
     if stream {
-        return Ok(join_sse(&ops, &asked.headers, request).await);
+        return Ok(join_sse(&asked.ops(&ops), &asked.headers, request).await);
     }
-    Ok(answer(ops.join(&asked.headers, request).await, StatusCode::CREATED, shape::joined))
+    Ok(answer(asked.ops(&ops).join(&asked.headers, request).await, StatusCode::CREATED, shape::joined))
 }
 
 /// The same for clients that can only GET, such as a browser's `EventSource`.
@@ -256,7 +280,7 @@ async fn join_events(State(ops): State<Ops>, asked: Asked) -> Result<Response, R
         let (group, partition_group) = (asked.group(), asked.partition_group());
         Ok(v1::JoinRequest { group, partition_group, metadata, zone, ttl_ms: 0 })
     })?;
-    Ok(join_sse(&ops, &asked.headers, request).await)
+    Ok(join_sse(&asked.ops(&ops), &asked.headers, request).await)
 }
 
 async fn join_sse(ops: &Ops, headers: &HeaderMap, request: v1::JoinRequest) -> Response {
@@ -273,7 +297,7 @@ async fn leave(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respons
         let member = asked.member()?;
         Ok(v1::LeaveRequest { group: asked.group(), partition_group: asked.partition_group(), member })
     })?;
-    Ok(ok(ops.leave(&asked.headers, request).await, |reply| shape::revision(reply.revision)))
+    Ok(ok(asked.ops(&ops).leave(&asked.headers, request).await, |reply| shape::revision(reply.revision)))
 }
 
 async fn renew(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -283,7 +307,7 @@ async fn renew(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respons
         let member = asked.member()?;
         Ok(v1::RenewRequest { group: asked.group(), partition_group: asked.partition_group(), member })
     })?;
-    Ok(ok(ops.renew(&asked.headers, request).await, shape::renewed))
+    Ok(ok(asked.ops(&ops).renew(&asked.headers, request).await, shape::renewed))
 }
 
 async fn set_metadata(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -293,7 +317,7 @@ async fn set_metadata(State(ops): State<Ops>, asked: Asked) -> Result<Response, 
         let (group, partition_group, member) = (asked.group(), asked.partition_group(), asked.member()?);
         Ok(v1::SetMetadataRequest { group, partition_group, member, metadata, if_term })
     })?;
-    Ok(ok(ops.set_metadata(&asked.headers, request).await, shape::member))
+    Ok(ok(asked.ops(&ops).set_metadata(&asked.headers, request).await, shape::member))
 }
 
 async fn step_down(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -302,7 +326,7 @@ async fn step_down(State(ops): State<Ops>, asked: Asked) -> Result<Response, Res
         let shape::StepDown { if_term } = asked.body()?;
         Ok(v1::StepDownRequest { group: asked.group(), partition_group: asked.partition_group(), if_term })
     })?;
-    Ok(ok(ops.step_down(&asked.headers, request).await, shape::group))
+    Ok(ok(asked.ops(&ops).step_down(&asked.headers, request).await, shape::group))
 }
 
 async fn release(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -311,7 +335,7 @@ async fn release(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respo
         let shape::Release { term } = asked.body()?;
         Ok(v1::ReleaseRequest { group: asked.group(), partition_group: asked.partition_group(), term })
     })?;
-    Ok(ok(ops.release(&asked.headers, request).await, shape::group))
+    Ok(ok(asked.ops(&ops).release(&asked.headers, request).await, shape::group))
 }
 
 async fn watch(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -320,7 +344,7 @@ async fn watch(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respons
         let after = sse::resume_after(&asked.headers, asked.query("after"))?;
         Ok(v1::WatchRequest { group: asked.group(), partition_group: asked.partition_group(), after })
     })?;
-    match ops.watch(&asked.headers, request).await {
+    match asked.ops(&ops).watch(&asked.headers, request).await {
         Ok(events) => Ok(sse::respond(events)),
         Err(rejection) => Err(error::problem(&rejection)),
     }
@@ -331,7 +355,7 @@ async fn own(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response>
         asked.only(&[PARTITION_GROUP])?;
         Ok(v1::SelfRequest { group: asked.group(), partition_group: asked.partition_group() })
     })?;
-    Ok(ok(ops.own(&asked.headers, request).await, shape::own))
+    Ok(ok(asked.ops(&ops).own(&asked.headers, request).await, shape::own))
 }
 
 async fn status(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
@@ -442,16 +466,31 @@ mod tests {
     #[tokio::test]
     async fn a_body_beyond_the_limit_is_too_large() {
         let body = Body::from(vec![b' '; REQUEST_BYTES_MAX + 1]);
-        let rejection = read_body(&HeaderMap::new(), body).await.unwrap_err();
+        let rejection = read_body(&HeaderMap::new(), body, 5_000).await.unwrap_err();
         assert_eq!(rejection.code, ErrorCode::TooLarge);
         let announced = HeaderMap::from_iter([(header::CONTENT_LENGTH, HeaderValue::from(REQUEST_BYTES_MAX + 1))]);
-        assert_eq!(read_body(&announced, Body::empty()).await.unwrap_err().code, ErrorCode::TooLarge);
+        assert_eq!(read_body(&announced, Body::empty(), 5_000).await.unwrap_err().code, ErrorCode::TooLarge);
+    }
+
+    fn not_asked(_: u64) -> Result<Arc<Admitted>, Rejection> {
+        panic!("a request without a body takes its place later")
+    }
+
+    #[tokio::test]
+    async fn d12_a_body_that_does_not_arrive_is_waited_for_until_the_requests_deadline() {
+        let never = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let rejection = read_body(&HeaderMap::new(), never(), 1).await.unwrap_err();
+        assert_eq!(rejection.code, ErrorCode::DeadlineExceeded);
+        let request = Request::builder().uri("/v1/groups").header("coterie-timeout-ms", "7").body(never()).unwrap();
+        let full = |timeout_ms| Err(Rejection::new(ErrorCode::Overloaded, format!("{timeout_ms}")));
+        let rejection = Asked::read(request, full).await.err().unwrap();
+        assert_eq!((rejection.code, rejection.message.as_str()), (ErrorCode::Overloaded, "7"));
     }
 
     #[tokio::test]
     async fn an_unknown_query_parameter_is_refused_by_name() {
         let request = Request::builder().uri("/v1/groups?partition_group=a").body(Body::empty()).unwrap();
-        let asked = Asked::read(request).await.unwrap();
+        let asked = Asked::read(request, not_asked).await.unwrap();
         let message = asked.only(&[PARTITION_GROUP]).unwrap_err().message;
         assert_eq!(message, "partition_group: is unknown; this request takes: partition-group");
     }
@@ -459,6 +498,6 @@ mod tests {
     #[tokio::test]
     async fn a_query_parameter_that_is_given_twice_is_refused() {
         let request = Request::builder().uri("/v1/groups?after=1.0&after=2.0").body(Body::empty()).unwrap();
-        assert_eq!(Asked::read(request).await.err().unwrap().message, "after: is given twice");
+        assert_eq!(Asked::read(request, not_asked).await.err().unwrap().message, "after: is given twice");
     }
 }

@@ -33,7 +33,7 @@ const LIST_CONCURRENCY: usize = 16;
 
 /// The operations. Cheap to clone.
 #[derive(Clone)]
-pub struct Ops(Arc<Inner>);
+pub struct Ops(Arc<Inner>, Option<Arc<Admitted>>);
 
 struct Inner {
     node: Node,
@@ -42,9 +42,17 @@ struct Inner {
     watches: Arc<Semaphore>,
 }
 
+/// A place among the requests that are served, and by when this one wants its answer.
+pub struct Admitted {
+    deadline: Deadline,
+    _permit: OwnedSemaphorePermit,
+}
+
 /// What an operation needs of its caller.
 struct Caller {
     request: RequestId,
+    /// Whether the caller named no request, so that this sidecar minted one.
+    minted: bool,
     deadline: Deadline,
 }
 
@@ -86,12 +94,31 @@ fn admit(state: &State, when: When) -> Result<(), Rejection> {
 impl Ops {
     /// The operations of a node.
     pub fn new(node: Node, counters: Counters) -> Self {
-        Self(Arc::new(Inner {
+        let inner = Inner {
             node,
             counters,
             requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
             watches: Arc::new(Semaphore::new(WATCHES_MAX)),
-        }))
+        };
+        Self(Arc::new(inner), None)
+    }
+
+    /// Gives a request its place before it is read, and starts its time.
+    ///
+    /// # Errors
+    /// `overloaded`.
+    pub fn begin(&self, timeout_ms: u64) -> Result<Arc<Admitted>, Rejection> {
+        let permit = Arc::clone(&self.0.requests).try_acquire_owned().map_err(|_| {
+            let message = format!("{REQUESTS_MAX} requests are being served, which is the limit; send it again later");
+            Rejection::new(ErrorCode::Overloaded, message)
+        })?;
+        let deadline = Deadline::after_ms(self.node().env(), timeout_ms);
+        Ok(Arc::new(Admitted { deadline, _permit: permit }))
+    }
+
+    /// The operations for a request that has its place already; `None`: each operation takes its own.
+    pub fn of(&self, admitted: Option<Arc<Admitted>>) -> Self {
+        Self(Arc::clone(&self.0), admitted)
     }
 
     /// The node.
@@ -239,7 +266,7 @@ impl Ops {
 
     /// A member leaves.
     pub async fn leave(&self, headers: &HeaderMap, request: v1::LeaveRequest) -> Result<v1::LeaveResponse, Rejection> {
-        self.run("leave", headers, When::Serving, async |Caller { request: id, deadline }| {
+        self.run("leave", headers, When::Serving, async |Caller { request: id, minted: _, deadline }| {
             let place = self.place(&request.group, &request.partition_group)?;
             let member = MemberId(request.member);
             let presences = self.node().presences();
@@ -280,7 +307,7 @@ impl Ops {
 
     /// The leader has stopped acting.
     pub async fn release(&self, headers: &HeaderMap, request: v1::ReleaseRequest) -> Result<v1::Group, Rejection> {
-        self.run("release", headers, When::Serving, async |Caller { request: id, deadline }| {
+        self.run("release", headers, When::Serving, async |Caller { request: id, minted: _, deadline }| {
             if request.term == 0 {
                 return Err(invalid("term", "is missing; give the term that is released"));
             }
@@ -299,11 +326,11 @@ impl Ops {
         headers: &HeaderMap,
         request: v1::WatchRequest,
     ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
-        self.run("watch", headers, When::Serving, async |_| {
+        self.run("watch", headers, When::Serving, async |caller| {
             let permit = self.watch_permit()?;
             let place = self.place(&request.group, &request.partition_group)?;
             if request.after.is_empty() {
-                return self.watch_from_now(&place, permit).await;
+                return self.watch_from_now(&place, permit, caller.deadline).await;
             }
             let after = Some(convert::event_id("after", &request.after)?);
             let events = self.events(&place, after, Order::after(after, None)).await?;
@@ -313,24 +340,30 @@ impl Ops {
     }
 
     /// The snapshot is a linearizable read, so that whoever was told of a change and then begins to watch sees it, also
-    /// where the replica here lags. Without a quorum it is what the replica here knows, and the stream says so.
+    /// where the replica here lags. Without a quorum it is what a replica knows, and says so.
     async fn watch_from_now(
         &self,
         place: &Place,
         permit: OwnedSemaphorePermit,
+        deadline: Deadline,
     ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
-        let soon = Deadline::after_ms(self.node().env(), TRY_MS_MAX);
-        let view = match self.read(place, false, soon).await {
-            Ok((view, _)) => view,
+        let (view, freshness) = match self.read(place, false, self.half(deadline)).await {
             Err(rejection) if matches!(rejection.code, ErrorCode::NoQuorum | ErrorCode::DeadlineExceeded) => {
-                return Ok(self.events(place, None, Order::default()).await?.into_stream(permit));
+                self.read(place, true, deadline).await.map_err(|rejection| not_known_here(rejection, place))?
             }
-            Err(rejection) => return Err(rejection),
+            read => read?,
         };
         let at = Some(place_of(&view));
         let events = self.events(place, at, Order::after(at, view.leader)).await?;
-        let snapshot = feed::snapshot(&view, place.partition.group.as_str());
+        let snapshot = feed::snapshot(&view, place.partition.group.as_str(), freshness);
         Ok(stream::once(std::future::ready(snapshot)).chain(events.into_stream(permit)).boxed())
+    }
+
+    /// An earlier deadline, which leaves time to try something else.
+    fn half(&self, deadline: Deadline) -> Deadline {
+        let env = self.node().env();
+        let left_ms = u64::try_from(deadline.remaining(env).as_millis()).unwrap_or(u64::MAX);
+        Deadline::after_ms(env, TRY_MS_MAX.min(left_ms / 2))
     }
 
     /// Whether the application beside this sidecar leads. Answers in every state: without a cluster nobody leads.
@@ -341,7 +374,8 @@ impl Ops {
     }
 
     async fn own_now(&self, headers: &HeaderMap, request: &v1::SelfRequest) -> Result<v1::SelfResponse, Rejection> {
-        let caller = self.caller(Call::from_headers(headers)?);
+        let call = Call::from_headers(headers)?;
+        let deadline = Deadline::after_ms(self.node().env(), call.timeout_ms);
         let place = match self.place(&request.group, &request.partition_group) {
             Ok(place) => place,
             Err(rejection) if rejection.code == ErrorCode::WaitingForManagementGroup => {
@@ -352,7 +386,7 @@ impl Ops {
         let own = self.node().presences().list(&place.partition, &place.group);
         let mut response = self_response(&own, self.node().env().clock.monotonic_ms());
         if own.members.is_empty() && admit(&self.node().state().borrow(), When::Serving).is_ok() {
-            let known = self.read(&place, true, caller.deadline).await;
+            let known = self.read(&place, true, deadline).await;
             response.term = known.map_or(0, |(view, _)| view.term.0);
         }
         Ok(response)
@@ -387,26 +421,22 @@ impl Ops {
         serve: impl AsyncFnOnce(Caller) -> Result<T, Rejection>,
     ) -> Result<T, Rejection> {
         let served = async {
-            let _permit = self.0.requests.try_acquire().map_err(|_| {
-                let message =
-                    format!("{REQUESTS_MAX} requests are being served, which is the limit; send it again later");
-                Rejection::new(ErrorCode::Overloaded, message)
-            })?;
             let call = Call::from_headers(headers)?;
+            let admitted = match &self.1 {
+                Some(admitted) => Arc::clone(admitted),
+                None => self.begin(call.timeout_ms)?,
+            };
             admit(&self.node().state().borrow(), when)?;
-            serve(self.caller(call)).await
+            serve(self.caller(call, admitted.deadline)).await
         };
         let result = served.await;
         self.0.counters.count(op, &result);
         result
     }
 
-    fn caller(&self, call: Call) -> Caller {
-        let Call { request, timeout_ms } = call;
-        Caller {
-            request: request.unwrap_or_else(|| self.node().router().mint()),
-            deadline: Deadline::after_ms(self.node().env(), timeout_ms),
-        }
+    fn caller(&self, call: Call, deadline: Deadline) -> Caller {
+        let minted = call.request.is_none();
+        Caller { request: call.request.unwrap_or_else(|| self.node().router().mint()), minted, deadline }
     }
 
     fn place(&self, group: &str, partition_group: &str) -> Result<Place, Rejection> {
@@ -438,8 +468,8 @@ impl Ops {
         validate::metadata(&metadata)?;
         validate::label("zone", &zone)?;
         let Place { partition, group } = self.place(&group, &partition_group)?;
-        let Caller { request, deadline } = caller;
-        Ok(Join { partition, group, metadata, zone, kind, request, deadline })
+        let Caller { request, minted, deadline } = caller;
+        Ok(Join { partition, group, metadata, zone, kind, request, minted, deadline })
     }
 
     async fn change(&self, caller: &Caller, place: &Place, op: GroupOp) -> Result<v1::Group, Rejection> {
@@ -490,6 +520,19 @@ impl Ops {
 
 fn partitions_of(group: &PartitionGroupName, count: u32) -> Vec<PartitionId> {
     (1..=count).map(|index| PartitionId { group: group.clone(), index }).collect()
+}
+
+/// A replica that does not know a group says nothing about it while no majority confirms that.
+fn not_known_here(rejection: Rejection, place: &Place) -> Rejection {
+    if rejection.code != ErrorCode::GroupUnknown {
+        return rejection;
+    }
+    let message = format!(
+        "partition {} has no leader that a majority follows, and the replica that was asked does not know group `{}`: \
+         it may exist nevertheless; watch it again later",
+        place.partition, place.group
+    );
+    Rejection::new(ErrorCode::NoQuorum, message)
 }
 
 fn answered_otherwise() -> Rejection {
@@ -572,6 +615,15 @@ mod tests {
         assert_eq!(admit(&State::Draining, When::Serving), Ok(()));
         assert_eq!(admit(&State::Draining, When::Joining).unwrap_err().code, ErrorCode::ShuttingDown);
         assert_eq!(admit(&State::Running, When::Joining), Ok(()));
+    }
+
+    #[test]
+    fn d12_without_a_quorum_a_group_that_a_replica_does_not_know_may_exist() {
+        let place = Place { partition: PartitionId { group: "data".into(), index: 1 }, group: "g".into() };
+        let unknown = Rejection::new(ErrorCode::GroupUnknown, "there is no group");
+        assert_eq!(not_known_here(unknown, &place).code, ErrorCode::NoQuorum);
+        let other = Rejection::new(ErrorCode::PartitionGroupUnknown, "there is no partition group");
+        assert_eq!(not_known_here(other.clone(), &place), other);
     }
 
     #[test]

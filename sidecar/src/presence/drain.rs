@@ -1,4 +1,7 @@
 //! Giving up everything in good order (D16).
+//!
+//! Good order needs a majority. Without one nothing can be committed, so nothing is waited for beyond the session's
+//! deadline: from then on nothing is vouched for, and the partition expires the session by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +18,7 @@ use crate::limits::RETRY_PAUSE_MS;
 impl Presences {
     /// Takes no new members; asks every leader here to release, waits until it did (or left, or its group's release
     /// time-out passed), and leaves with all. Members that do not lead go first, so that no leadership is handed to one
-    /// of them.
+    /// of them. What cannot be committed before a session's deadline is left to the session's expiry.
     pub async fn drain(&self) {
         self.0.draining.store(true, Ordering::SeqCst);
         self.0.probing.cancel();
@@ -30,7 +33,11 @@ impl Presences {
         held.withdraw();
         held.wait_out().await;
         let limit = self.deadline().remaining(&self.0.env);
-        if tokio::time::timeout(limit, self.leave_until_done(held)).await.is_err() {
+        let left = tokio::select! {
+            left = tokio::time::timeout(limit, self.leave_until_done(held)) => left.is_ok(),
+            () = held.wait_unvouched() => false,
+        };
+        if !left && held.ended().borrow().is_none() {
             tracing::warn!(group = %held.group, member = held.id.0, "leave while draining: not committed in time");
             self.give_up(held);
         }
@@ -39,14 +46,24 @@ impl Presences {
     async fn step_down(&self, held: &Arc<Held>) {
         let (leads, term) = held.elected();
         held.last_term(term);
-        if leads && let Some(timeout_ms) = self.ask_to_release(held, term).await {
-            // Its own time-out ends it too; this one holds when there is no quorum to say so.
-            let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), held.wait_term_over(term)).await;
+        if leads {
+            tokio::select! {
+                () = self.hand_over(held, term) => {}
+                () = held.wait_unvouched() => {}
+            }
         }
         if held.elected() == (true, term) {
             held.withdraw();
         }
         self.leave_in_order(held).await;
+    }
+
+    /// Asks to release, and waits until the term is over or its time has run out.
+    async fn hand_over(&self, held: &Held, term: Term) {
+        if let Some(timeout_ms) = self.ask_to_release(held, term).await {
+            // Its own time-out ends it too; this one holds when there is no quorum to say so.
+            let _ = tokio::time::timeout(Duration::from_millis(timeout_ms), held.wait_term_over(term)).await;
+        }
     }
 
     /// Asks; gives the release time-out in milliseconds. `None` if it leads no more, or nobody could be asked.

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 use super::mirror::Mirror;
 use super::state::{Control, SelfState, decide};
 use super::unheld;
-use crate::sessions::{Session, SessionState};
+use crate::sessions::{Session, SessionState, SessionStatus};
 
 /// Why a membership ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,6 +208,27 @@ impl Held {
         });
     }
 
+    /// It is over by somebody else's doing: nothing is vouched for from now on.
+    pub(super) fn end_as(&self, end: End) {
+        self.withdraw();
+        self.end(end);
+    }
+
+    /// Waits until nothing can be vouched for any more, because the session was not confirmed for too long or is lost.
+    pub(super) async fn wait_unvouched(&self) {
+        let mut session = self.session.status();
+        loop {
+            let status = *session.borrow_and_update();
+            if is_unvouched(status, self.env.clock.monotonic_ms()) {
+                return;
+            }
+            tokio::select! {
+                changed = session.changed() => if changed.is_err() { return },
+                () = sleep_until(&self.env, Some(status.valid_until_ms)) => {}
+            }
+        }
+    }
+
     /// Publishes every change until it ends. `expired` is called once when a lease has run out.
     pub(super) async fn keep(&self, expired: impl FnOnce() + Send) -> End {
         let mut folded = self.mirror.folded();
@@ -277,6 +298,11 @@ impl Held {
     fn lock(&self) -> MutexGuard<'_, Control> {
         self.control.lock().expect("no panic while the lock is held")
     }
+}
+
+/// Whether a session vouches for nothing: then it will be, or is, expired by the partition.
+pub(super) fn is_unvouched(status: SessionStatus, now_ms: u64) -> bool {
+    status.state == SessionState::Lost || status.valid_until_ms <= now_ms
 }
 
 /// At a time of the monotonic clock; never for `None`.

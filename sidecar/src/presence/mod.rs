@@ -18,7 +18,7 @@
 //! Nobody is told that it leads past the session's deadline, whatever the watch says.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ use coterie_core::command::{Command, GroupOp, GroupView, Presence, Reply};
 use coterie_core::limits::DEADLINE_MS_DEFAULT;
 use coterie_core::{ErrorCode, GroupName, MemberId, PartitionId, Rejection, RequestId, Revision, Term};
 use coterie_env::Env;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
@@ -36,6 +36,7 @@ use crate::sessions::{Session, SessionState, Sessions};
 
 mod drain;
 mod held;
+mod join;
 pub(crate) mod mirror;
 mod probe;
 pub mod state;
@@ -70,6 +71,8 @@ type Address = (PartitionId, GroupName);
 struct Registry {
     held: BTreeMap<Address, BTreeMap<MemberId, Arc<Held>>>,
     mirrors: BTreeMap<Address, Weak<Mirror>>,
+    /// How many joins are under way whose member, if there is one already, is not held yet.
+    joining: BTreeMap<Address, usize>,
 }
 
 /// What a new member brings.
@@ -87,6 +90,8 @@ pub struct Join {
     pub kind: Kind,
     /// The request (D11).
     pub request: RequestId,
+    /// Whether this sidecar minted its id for this one call.
+    pub minted: bool,
     /// When the answer is wanted.
     pub deadline: Deadline,
 }
@@ -158,6 +163,11 @@ impl Membership {
         self.held.ended()
     }
 
+    /// The group's events, which may be ahead of what this sidecar knows elsewhere, say that it is over.
+    pub fn end_as(&self, end: End) {
+        self.held.end_as(end);
+    }
+
     /// The application is silent but may still act: nothing more is vouched for, and the place is given up when what was
     /// told has run out.
     pub async fn give_up_when_told_has_run_out(self) {
@@ -202,101 +212,10 @@ impl Presences {
         }))
     }
 
-    /// Joins a group; makes it if there is none. The join goes on when the caller goes away, and is then undone, so that
-    /// no membership is left that nobody holds.
-    ///
-    /// # Errors
-    /// `shutting_down` while draining; whatever the partition answers.
-    pub async fn join(&self, join: Join) -> Result<Membership, Rejection> {
-        let (answer, answered) = oneshot::channel();
-        let this = self.clone();
-        self.spawn("presence-join", async move {
-            // An answer that nobody waits for is dropped, and the membership in it with it.
-            let _ = answer.send(this.join_now(join).await);
-        });
-        answered.await.unwrap_or_else(|_| Err(shutting_down()))
-    }
-
-    async fn join_now(&self, join: Join) -> Result<Membership, Rejection> {
-        let inner = &self.0;
-        if inner.draining.load(Ordering::SeqCst) {
-            return Err(shutting_down());
-        }
-        inner.router.record(&join.partition, &join.group, join.deadline).await?;
-        let mut request = join.request;
-        loop {
-            let session = inner.sessions.hold(&join.partition, join.deadline).await?;
-            let command = self.join_command(&join, &session);
-            match inner.router.write(request, &join.partition, command, join.deadline).await {
-                Ok((_, reply)) => match joined(reply, &session)? {
-                    Ok((id, view)) => return Ok(self.hold(&join, session, id, view)),
-                    // A retry of a join whose answer was lost together with its session: that member is gone or going.
-                    Err(foreign) => {
-                        self.leave_later(&join, foreign);
-                        request = inner.router.mint();
-                    }
-                },
-                Err(rejection) if rejection.code == ErrorCode::SessionUnknown => {
-                    self.wait_lost(&session, join.deadline).await.map_err(|()| rejection)?;
-                    request = inner.router.mint();
-                }
-                Err(rejection) => {
-                    if rejection.code == ErrorCode::Unknown {
-                        self.resolve(join.clone(), session, request);
-                    }
-                    return Err(rejection);
-                }
-            }
-        }
-    }
-
-    fn join_command(&self, join: &Join, session: &Session) -> Command {
-        let zone = if join.zone.is_empty() { &self.0.zone } else { &join.zone };
-        let op = GroupOp::Join {
-            session: session.id(),
-            metadata: join.metadata.clone(),
-            zone: zone.clone(),
-            presence: join.kind.presence(),
-        };
-        Command::Group { name: join.group.clone(), op }
-    }
-
-    /// The partition knows already that the session is gone; waits until this sidecar does.
-    async fn wait_lost(&self, session: &Session, deadline: Deadline) -> Result<(), ()> {
-        let mut status = session.status();
-        let lost = status.wait_for(|status| status.state == SessionState::Lost);
-        match tokio::time::timeout(deadline.remaining(&self.0.env), lost).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(()),
-        }
-    }
-
-    /// Finds out in the background whether a join took place. If so, a lease is held until it runs out, for the
-    /// application may send the request again; any other membership is given up.
-    fn resolve(&self, join: Join, session: Session, request: RequestId) {
-        let this = self.clone();
-        self.spawn("presence-resolve", async move {
-            let mut pause_ms = RETRY_PAUSE_MS;
-            while session.status().borrow().state != SessionState::Lost && !this.0.stopping.is_cancelled() {
-                let deadline = this.deadline();
-                let command = this.join_command(&join, &session);
-                match this.0.router.write(request, &join.partition, command, deadline).await {
-                    Ok((_, reply)) => {
-                        if let Ok(Ok((id, view))) = joined(reply, &session) {
-                            drop(this.hold(&join, session, id, view));
-                        }
-                        return;
-                    }
-                    Err(rejection) if transient(rejection.code) => {}
-                    Err(_) => return,
-                }
-                this.pause(&mut pause_ms).await;
-            }
-        });
-    }
-
-    fn hold(&self, join: &Join, session: Session, id: MemberId, view: GroupView) -> Membership {
+    /// Holds a member that a join gave at this revision, or gives the one that is held already.
+    fn hold(&self, join: &Join, session: Session, answered: Revision, id: MemberId, view: GroupView) -> Membership {
         let address = (join.partition.clone(), join.group.clone());
+        let left = join::has_left(&view, answered);
         let mut registry = self.registry();
         let known = registry.held.get(&address).and_then(|members| members.get(&id)).cloned();
         let held = known.unwrap_or_else(|| {
@@ -313,8 +232,13 @@ impl Presences {
             self.keep(Arc::clone(&held));
             held
         });
+        // A view as of a join long ago says nothing about who is in the group now. Nobody may ask before this is known.
+        if left {
+            held.end_as(End::Gone);
+        } else {
+            held.learn(&view);
+        }
         drop(registry);
-        held.learn(&view);
         Membership { presences: self.clone(), held, view }
     }
 
@@ -473,19 +397,6 @@ impl Presences {
         }
     }
 
-    /// Gives up a member that another session of this or another sidecar joined for the same request.
-    fn leave_later(&self, join: &Join, member: MemberId) {
-        let this = self.clone();
-        let (partition, group) = (join.partition.clone(), join.group.clone());
-        self.spawn("presence-leave", async move {
-            let command = Command::Group { name: group, op: GroupOp::Leave(member) };
-            let request = this.0.router.mint();
-            if let Err(rejection) = this.0.router.write(request, &partition, command, this.deadline()).await {
-                tracing::debug!(member = member.0, %rejection, "leave for a join that was sent again");
-            }
-        });
-    }
-
     fn find(&self, partition: &PartitionId, group: &GroupName, member: MemberId) -> Option<Arc<Held>> {
         let address = (partition.clone(), group.clone());
         self.registry().held.get(&address).and_then(|members| members.get(&member)).cloned()
@@ -519,16 +430,6 @@ impl Presences {
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.0.env.spawn.spawn(name, Box::pin(task));
     }
-}
-
-/// The member that a join gave, if the present session carries it; else its id alone.
-fn joined(reply: Reply, session: &Session) -> Result<Result<(MemberId, GroupView), MemberId>, Rejection> {
-    let Reply::Joined(joined) = reply else {
-        return Err(Rejection::new(ErrorCode::Internal, "a join was answered with something else than a member"));
-    };
-    let (id, view) = *joined;
-    let carried = view.members.iter().any(|member| member.id == id && member.session == session.id());
-    Ok(if carried { Ok((id, view)) } else { Err(id) })
 }
 
 /// Whether sending the same again may help.

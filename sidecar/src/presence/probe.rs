@@ -118,6 +118,7 @@ impl Presences {
             zone: String::new(),
             kind: Kind::Probe,
             request: self.0.router.mint(),
+            minted: true,
             deadline: Deadline::after_ms(&self.0.env, DEADLINE_MS_DEFAULT),
         };
         match self.join(join).await {

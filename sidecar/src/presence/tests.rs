@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use coterie_core::command::{Event, EventKind, GroupConfig, GroupView, LeaveReason, MemberView, Presence};
-use coterie_core::{EventId, MemberId, Revision, SessionId, Term};
+use coterie_core::{ErrorCode, EventId, MemberId, Rejection, RequestId, Revision, SessionId, Term};
 
+use super::held::is_unvouched;
+use super::join::{bind, has_left, orphans, told};
 use super::probe::{Found, Tracker, Verdict, judge};
 use super::state::{Control, Folded, decide, place_of};
 use crate::sessions::{SessionState, SessionStatus};
@@ -191,6 +193,49 @@ fn a_deleted_group_has_no_member_and_no_leader() {
     folded.event(&event(id(6, 0), EventKind::Deleted), 0);
     assert!(!folded.exists && folded.is_gone(OWN));
     assert_eq!(leads(&folded, live_until(100), &Control::default(), 1), None);
+}
+
+#[test]
+fn d11_a_join_that_is_sent_again_is_bound_to_each_session_once() {
+    let first = RequestId { client: 7, request: 0x0193_0000_1234_7abc_8def_0000_0000_0001 };
+    let bound = bind(first, SessionId(3));
+    assert_eq!(bound, bind(first, SessionId(3)));
+    assert_ne!(bound, bind(first, SessionId(4)));
+    assert_ne!(bound, bind(RequestId { request: first.request + 1, ..first }, SessionId(3)));
+    assert_ne!(bound, first);
+    assert_eq!((bound.client, bound.issued_ms()), (first.client, first.issued_ms()));
+    let uuid = uuid::Uuid::from_u128(bound.request);
+    assert_eq!((uuid.get_version_num(), uuid.get_variant()), (7, uuid::Variant::RFC4122));
+}
+
+#[test]
+fn d11_after_a_join_of_unknown_fate_whoever_is_on_the_session_and_not_held_leaves() {
+    let mut group = view(9, Some(OTHER), &[OWN, OTHER, MemberId(8)]);
+    group.members[0].session = SessionId(2);
+    assert_eq!(orphans(&group, SessionId(1), |member| member == OTHER), [MemberId(8)]);
+    assert!(orphans(&group, SessionId(1), |_| true).is_empty());
+}
+
+#[test]
+fn d11_a_join_whose_id_nobody_sent_before_is_unknown_rather_than_expired() {
+    let expired = Rejection::new(ErrorCode::Expired, "too old");
+    assert_eq!(told(&expired, true).code, ErrorCode::Unknown);
+    assert_eq!(told(&expired, false), expired);
+    let other = Rejection::new(ErrorCode::NoQuorum, "no majority");
+    assert_eq!(told(&other, true), other);
+}
+
+#[test]
+fn d11_a_view_that_is_older_than_its_answer_is_of_a_member_that_has_left() {
+    assert!(!has_left(&view(5, Some(OWN), &[OWN]), Revision(5)));
+    assert!(has_left(&view(5, Some(OWN), &[OWN]), Revision(9)));
+}
+
+#[test]
+fn d16_a_drain_waits_for_nothing_that_a_session_does_not_vouch_for() {
+    assert!(!is_unvouched(live_until(100), 99));
+    assert!(is_unvouched(live_until(100), 100));
+    assert!(is_unvouched(SessionStatus { state: SessionState::Lost, valid_until_ms: 100 }, 1));
 }
 
 fn verdicts(found: &[Found]) -> Vec<Verdict> {
