@@ -42,6 +42,8 @@ use crate::opaque::{self, Amounts, PodTemplate};
 #[x_kube(
     validation = Rule::new("self.managementVoters == oldSelf.managementVoters")
         .message("spec.managementVoters is immutable: votes cannot be moved between members in this version; make a new Cluster with the other number"),
+    validation = Rule::new("self.profiles == oldSelf.profiles")
+        .message("spec.profiles is immutable: the default partition group of the names would change, and the same group name would lead twice, once in the old one and once in the new one; make a new Cluster with the other profiles"),
 )]
 pub struct ClusterSpec {
     /// Pods of the Cluster, from 1 to 1000. The first `managementVoters` vote and keep data; the rest are clients.
@@ -51,7 +53,7 @@ pub struct ClusterSpec {
     pub replicas: i32,
 
     /// What the Cluster has from the start. `Consensus`: a Raft partition group named `raft` on all voters. An empty
-    /// list: only the management group; PartitionGroups add the rest.
+    /// list: only the management group; PartitionGroups add the rest. Immutable.
     #[serde(default = "defaults::profiles")]
     #[schemars(length(max = 4))]
     #[x_kube(
@@ -240,7 +242,7 @@ pub struct Member {
     pub name: String,
     /// `Voter` or `Client`.
     pub role: String,
-    /// The pod's address.
+    /// The pod's address; while it has none, the last known one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
     /// The zone of the pod's node.

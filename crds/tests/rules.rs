@@ -58,6 +58,8 @@ fn refused() -> Vec<(&'static str, Option<Value>, Value, &'static str)> {
         (CLUSTER, None, json!({"spec": {"managementVoters": 5}}), "must not be more than spec.replicas"),
         (CLUSTER, None, json!({"spec": {"managementVoters": 2}}), "must be 1, 3 or 5"),
         (CLUSTER, Some(json!({})), json!({"spec": {"managementVoters": 1}}), "spec.managementVoters is immutable"),
+        (CLUSTER, Some(json!({})), json!({"spec": {"profiles": []}}), "spec.profiles is immutable"),
+        (CLUSTER, Some(json!({"spec": {"profiles": []}})), json!({}), "spec.profiles is immutable"),
         (
             CLUSTER,
             None,

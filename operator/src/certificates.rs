@@ -2,9 +2,12 @@
 //!
 //! | Secret | holds | who reads it |
 //! |---|---|---|
-//! | `<cluster>-ca` | the authority and its key | the operator only |
+//! | `<cluster>-ca` | the authority and its key | the operator; nothing mounts it |
 //! | `<cluster>-member-tls` | the authority, the members' certificate and key | the sidecars of the Cluster's pods |
 //! | `<cluster>-client-tls` | the authority, the clients' certificate and key | client sidecars of other workloads |
+//!
+//! The authority's key is in a Secret of the Cluster's namespace: whoever may read Secrets there can issue a certificate to
+//! themselves and become a member of the Cluster. Reading Secrets in that namespace is to be allowed accordingly.
 //!
 //! The operator's own certificate is made from the authority when it is needed, and is never stored.
 

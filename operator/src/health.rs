@@ -1,12 +1,14 @@
 //! `/livez` and `/readyz` on one port.
 
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use tokio::net::TcpListener;
 
 /// Whether the controllers have read what there is.
 #[derive(Clone, Debug, Default)]
@@ -29,5 +31,15 @@ pub(crate) async fn serve(address: SocketAddr, readiness: Readiness) -> std::io:
         }
     };
     let router = Router::new().route("/livez", get(|| async { "live" })).route("/readyz", get(ready));
-    axum::serve(tokio::net::TcpListener::bind(address).await?, router).await
+    axum::serve(listen(address).await?, router).await
+}
+
+/// On all IPv4 addresses where all IPv6 addresses are asked for and the machine has none.
+async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.kind() != ErrorKind::AddrInUse => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        other => other,
+    }
 }

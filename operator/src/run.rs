@@ -39,8 +39,8 @@ pub(crate) struct Options {
     /// The sidecar's image where a Cluster names none.
     #[arg(long, env = "COTERIE_SIDECAR_IMAGE")]
     sidecar_image: String,
-    /// Where `/livez` and `/readyz` are served.
-    #[arg(long, env = "COTERIE_HEALTH_ADDRESS", default_value = "0.0.0.0:8080")]
+    /// Where `/livez` and `/readyz` are served. `[::]` is IPv4 as well, and IPv4 alone where there is no IPv6.
+    #[arg(long, env = "COTERIE_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
     /// What is logged: a level or a filter.
     #[arg(long, env = "COTERIE_LOG", default_value = "info")]

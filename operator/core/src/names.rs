@@ -74,6 +74,11 @@ pub fn service(cluster: &str) -> String {
     format!("{cluster}-members")
 }
 
+/// The pods' identity in Kubernetes. Not the Cluster's bare name: an application of that name may have one of its own.
+pub fn service_account(cluster: &str) -> String {
+    format!("{cluster}-member")
+}
+
 /// The ConfigMap with the sidecars' file.
 pub fn configuration(cluster: &str) -> String {
     format!("{cluster}-configuration")

@@ -80,7 +80,7 @@ async fn objects(
         evict,
     } = desired;
     let namespace = &cluster.namespace;
-    write::<ServiceAccount>(context, namespace, &cluster.name, service_account).await?;
+    write::<ServiceAccount>(context, namespace, &names::service_account(&cluster.name), service_account).await?;
     write::<ConfigMap>(context, namespace, &names::configuration(&cluster.name), configuration).await?;
     write::<Service>(context, namespace, &names::service(&cluster.name), service).await?;
     match network_policy {
@@ -103,10 +103,12 @@ async fn objects(
         return Ok(applied);
     }
     write::<StatefulSet>(context, namespace, &cluster.name, stateful_set).await?;
+    // All of them, whatever comes of one: without a quorum the replaced ones may wait for the others.
+    let mut evicted = Ok(());
     for pod in evict {
-        self::evict(context, cluster, pod).await?;
+        evicted = evicted.and(self::evict(context, cluster, pod).await);
     }
-    Ok(applied)
+    evicted.map(|()| applied)
 }
 
 /// What came of making volumes larger.

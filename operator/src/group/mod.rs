@@ -9,7 +9,7 @@ use coterie_crds::{Cluster, PartitionGroup};
 use coterie_operator_core::cluster::{Observed, validate};
 use coterie_operator_core::condition;
 use coterie_operator_core::group::status::{self, Outcome};
-use coterie_operator_core::group::{Decision, decide};
+use coterie_operator_core::group::{Decision, decide, decide_unread};
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -76,7 +76,11 @@ pub(crate) async fn reconcile(
         .into_iter()
         .filter_map(|other| other.0.as_ref().ok().filter(|other| other.namespace() == group.namespace()).cloned())
         .collect();
-    let decision = decide(group, &siblings, cluster.as_ref(), &observed.view);
+    let decision = match &cluster {
+        Referred::Missing => decide(group, &siblings, None, &observed.view),
+        Referred::Unreadable(why) => decide_unread(group, why),
+        Referred::Found(cluster) => decide(group, &siblings, Some(cluster), &observed.view),
+    };
     let (outcome, is_gone) =
         act::act(context, group, &decision, &observed, caller.as_ref()).await.map_err(Error::Finalizer)?;
     if is_gone {
@@ -99,18 +103,34 @@ pub(crate) async fn reconcile(
     }))
 }
 
+/// The Cluster that a group refers to.
+enum Referred {
+    /// There is none of this name.
+    Missing,
+    /// There is one that this version cannot read: why.
+    Unreadable(String),
+    /// This one.
+    Found(Box<Cluster>),
+}
+
 /// The Cluster, its pods, and what they say. A Cluster whose spec cannot be followed has nobody to ask.
 async fn observe(
     context: &Context,
     group: &PartitionGroup,
     namespace: &str,
-) -> Result<(Option<Cluster>, Observed, Option<Caller>), Error> {
+) -> Result<(Referred, Observed, Option<Caller>), Error> {
     let name = &group.spec.cluster_ref.name;
     let found = context.api::<DeserializeGuard<Cluster>>(namespace).get_opt(name).await.map_err(Error::Cluster)?;
-    let Some(DeserializeGuard(Ok(cluster))) = found else { return Ok((None, Observed::default(), None)) };
+    let cluster = match found {
+        None => return Ok((Referred::Missing, Observed::default(), None)),
+        Some(DeserializeGuard(Err(invalid))) => {
+            return Ok((Referred::Unreadable(invalid.error), Observed::default(), None));
+        }
+        Some(DeserializeGuard(Ok(cluster))) => Box::new(cluster),
+    };
     let Ok(validated) = validate(&cluster, &context.defaults) else {
-        return Ok((Some(cluster), Observed::default(), None));
+        return Ok((Referred::Found(cluster), Observed::default(), None));
     };
     let (observed, caller) = observe::members(context, &validated).await?;
-    Ok((Some(cluster), observed, caller))
+    Ok((Referred::Found(cluster), observed, caller))
 }

@@ -1,7 +1,7 @@
 //! The file that every sidecar of a Cluster is started with. It is the same for all of them: which member one is comes
 //! from its pod's name. It goes through the one typed builder that files and local clusters go through.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use coterie_core::config::CONSENSUS_GROUP;
 use coterie_core::config::builder::{Builder, Group, Member, Profile, Security};
@@ -12,7 +12,8 @@ use crate::names;
 /// What the sidecars of this Cluster are told. Only the voters are declared: a pod that is not among them is an ephemeral
 /// member, a client, and the list does not change when clients come and go.
 pub fn builder(cluster: &Validated) -> Builder {
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    // For IPv4 as well: the sidecar listens on both, and on IPv4 alone where there is no IPv6.
+    let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     let voters = cluster.voter_pods();
     let mut builder = Builder::new()
         .cluster(&cluster.name)

@@ -51,9 +51,10 @@ pub struct Resize {
 
 /// What there should be, given what there is.
 pub fn plan(cluster: &Validated, observed: &Observed) -> Desired {
+    let evict = rollout::next(cluster, observed);
     Desired {
         service_account: ServiceAccount {
-            metadata: metadata(cluster, cluster.name.clone()),
+            metadata: metadata(cluster, names::service_account(&cluster.name)),
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
@@ -64,10 +65,10 @@ pub fn plan(cluster: &Validated, observed: &Observed) -> Desired {
         },
         service: service(cluster),
         network_policy: cluster.network_policy.then(|| network_policy(cluster)),
-        disruption_budget: disruption_budget(cluster, observed),
+        disruption_budget: disruption_budget(cluster, observed, &evict),
         resize: resize(cluster, observed),
         stateful_set: stateful_set(cluster, observed),
-        evict: rollout::next(cluster, observed),
+        evict,
     }
 }
 
@@ -126,16 +127,22 @@ fn service(cluster: &Validated) -> Service {
     }
 }
 
-/// One pod may go while every partition has all of its replicas, none otherwise. A pod that is not ready may always go:
-/// one that crashes again and again must not block the draining of its node.
-fn disruption_budget(cluster: &Validated, observed: &Observed) -> PodDisruptionBudget {
+/// One pod may go while every partition has all of its replicas, none otherwise. A pod that is not ready counts too: its
+/// application may be down while its sidecar votes. Such pods may always go only
+/// - if no sidecar runs in any of them: one that crashes again and again must not block the draining of its node;
+/// - while the rollout replaces one of them: what mends it must not wait until it is mended.
+fn disruption_budget(cluster: &Validated, observed: &Observed, evict: &[String]) -> PodDisruptionBudget {
     let allowed = if observed.view.is_healthy() { 1 } else { 0 };
+    let unready: Vec<_> = observed.pods.iter().filter(|(_, pod)| !pod.is_ready).collect();
+    let is_nothing_lost = !unready.is_empty() && unready.iter().all(|(_, pod)| !pod.is_sidecar_running);
+    let is_mending = unready.iter().any(|(name, _)| evict.contains(name));
+    let policy = if is_nothing_lost || is_mending { "AlwaysAllow" } else { "IfHealthyBudget" };
     PodDisruptionBudget {
         metadata: metadata(cluster, cluster.name.clone()),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(allowed)),
             selector: Some(selector(cluster)),
-            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            unhealthy_pod_eviction_policy: Some(policy.to_owned()),
             ..PodDisruptionBudgetSpec::default()
         }),
         status: None,

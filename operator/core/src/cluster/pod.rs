@@ -65,7 +65,7 @@ fn alone(cluster: &Validated) -> Value {
 /// What is said once per pod.
 fn pod(cluster: &Validated, spec: &mut Map<String, Value>) {
     if !spec.contains_key("serviceAccountName") && !spec.contains_key("serviceAccount") {
-        spec.insert("serviceAccountName".to_owned(), cluster.name.clone().into());
+        spec.insert("serviceAccountName".to_owned(), names::service_account(&cluster.name).into());
     }
     let context = object(spec, "securityContext");
     // The sidecar writes to its volume and reads its key through this group.

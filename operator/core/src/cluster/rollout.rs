@@ -5,8 +5,9 @@
 //!
 //! | state of the Cluster | what is replaced |
 //! |---|---|
+//! | a pod of the current template is down | nothing: the template may be wrong, and the pod is waited for |
 //! | a partition has no quorum, or nobody answers | every outdated pod whose sidecar is down: nothing is lost by it, and waiting could wait for ever |
-//! | a member is down or catching up | it, if it is outdated; else nothing |
+//! | a member is down or catching up | it, if it is outdated and every other voter is up; else nothing |
 //! | all is healthy | one outdated pod: one that is not ready, else the one that leads least, the management leader last |
 //!
 //! The shell asks for an eviction, so the PodDisruptionBudget has the last word.
@@ -27,13 +28,20 @@ pub fn next(cluster: &Validated, observed: &Observed) -> Vec<String> {
         |pod: &str| pods.get(pod).is_some_and(|pod| !pod.is_terminating && pod.revision != set.update_revision);
     let down = |pod: &str| pods.get(pod).is_none_or(|pod| pod.is_terminating || !pod.is_sidecar_ready);
     let all: Vec<String> = (0..set.replicas).map(|index| names::pod(&cluster.name, index)).collect();
+    if all.iter().any(|pod| !outdated(pod) && down(pod)) {
+        return Vec::new();
+    }
+    let lost: Vec<String> = all.iter().filter(|pod| down(pod)).cloned().collect();
     if !view.is_available() {
-        return all.into_iter().filter(|pod| outdated(pod) && down(pod)).collect();
+        return lost;
     }
-    if let Some(outdated_and_down) = all.iter().find(|pod| outdated(pod) && down(pod)) {
-        return vec![outdated_and_down.clone()];
+    if !lost.is_empty() {
+        // One that catches up votes already: it may be what the quorum stands on while another voter is down.
+        let voters = cluster.voter_pods();
+        let are_others_up = |pod: &String| voters.iter().all(|voter| voter == pod || !down(voter));
+        return lost.into_iter().find(are_others_up).into_iter().collect();
     }
-    if all.iter().any(|pod| down(pod)) || !view.is_healthy() {
+    if !view.is_healthy() {
         return Vec::new();
     }
     let is_ready = |pod: &str| pods.get(pod).is_some_and(|pod| pod.is_ready);

@@ -89,7 +89,7 @@ pub fn status(report: Report<'_>, now: Timestamp) -> ClusterStatus {
         cluster_id: observed.view.cluster_id().map(str::to_owned).or_else(|| previous.cluster_id.clone()),
         leader: management.and_then(|state| state.leader.clone()),
         term: management.map(|state| i64::try_from(state.term).unwrap_or(i64::MAX)).or(previous.term),
-        members: members(cluster, observed, wanted),
+        members: members(cluster, observed, wanted, &previous.members),
         conditions,
     }
 }
@@ -368,7 +368,9 @@ fn phase(
     }
 }
 
-fn members(cluster: &Validated, observed: &Observed, wanted: u32) -> Vec<Member> {
+fn members(cluster: &Validated, observed: &Observed, wanted: u32, previous: &[Member]) -> Vec<Member> {
+    let last_address =
+        |name: &str| previous.iter().find(|member| member.name == name).and_then(|member| member.address.clone());
     let member = |index: u32| {
         let name = names::pod(&cluster.name, index);
         let pod = observed.pods.get(&name);
@@ -381,7 +383,8 @@ fn members(cluster: &Validated, observed: &Observed, wanted: u32) -> Vec<Member>
         };
         Member {
             role: if index < cluster.voters { "Voter" } else { "Client" }.to_owned(),
-            address: pod.and_then(|pod| pod.ip.clone()),
+            // The last known one stays while there is none, so that the next is seen to be another.
+            address: pod.and_then(|pod| pod.ip.clone()).or_else(|| last_address(&name)),
             zone: known.map(|known| known.zone.clone()).filter(|zone| !zone.is_empty()),
             node_id: known.map(|known| known.node_id).filter(|id| *id != 0).map(|id| id.to_string()),
             version: known.map(|known| known.version.clone()).filter(|version| !version.is_empty()),

@@ -74,6 +74,19 @@ pub fn decide(group: &PartitionGroup, siblings: &[PartitionGroup], cluster: Opti
     }
 }
 
+/// What is to be done for `group` when there is a Cluster that this version cannot read: nothing, and above all it is not
+/// released, since its data may be there.
+pub fn decide_unread(group: &PartitionGroup, why: &str) -> Decision {
+    let cluster_name = &group.spec.cluster_ref.name;
+    let why =
+        format!("this version of the operator cannot read the Cluster `{cluster_name}` ({why}); correct what it names");
+    if group.metadata.deletion_timestamp.is_some() {
+        Decision::DeleteLater(why)
+    } else {
+        Decision::ClusterNotReady(why)
+    }
+}
+
 fn delete(name: &str, policy: DeletionPolicy, view: &View) -> Decision {
     if !view.is_managed() {
         return Decision::DeleteLater("the Cluster's management group cannot be asked now".to_owned());

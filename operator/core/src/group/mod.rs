@@ -3,4 +3,4 @@
 pub mod decide;
 pub mod status;
 
-pub use decide::{Decision, decide, group_name};
+pub use decide::{Decision, decide, decide_unread, group_name};

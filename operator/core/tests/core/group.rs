@@ -4,7 +4,7 @@ use crate::fixtures::{self, cluster, healthy, partition, time};
 use coterie_crds::partition_group::{PartitionGroup, PartitionGroupStatus};
 use coterie_operator_core::group::decide::Group;
 use coterie_operator_core::group::status::{self, Outcome};
-use coterie_operator_core::group::{Decision, decide};
+use coterie_operator_core::group::{Decision, decide, decide_unread};
 use coterie_operator_core::members::View;
 use serde_json::{Value, json};
 
@@ -179,6 +179,14 @@ fn a_deletion_never_waits_for_a_cluster_that_is_gone() {
     let mut going = cluster(json!({}));
     going.metadata.deletion_timestamp = data.metadata.creation_timestamp.clone();
     assert_eq!(decide(&data, &[], Some(&going), &View::default()), Decision::Release);
+}
+
+#[test]
+fn a_cluster_that_cannot_be_read_is_not_taken_for_one_that_is_gone() {
+    let decision = decide_unread(&group("data", 1, deleted()), "unknown variant `Fast`");
+    assert!(matches!(&decision, Decision::DeleteLater(why) if why.contains("`Fast`")), "{decision:?}");
+    let decision = decide_unread(&group("data", 1, json!({})), "unknown variant `Fast`");
+    assert!(matches!(&decision, Decision::ClusterNotReady(why) if why.contains("`Fast`")), "{decision:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::fixtures::{self, cluster, defaults, nothing, observed, validated};
 use coterie_core::command::MemberKind;
 use coterie_core::config::Config;
-use coterie_operator_core::cluster::{configuration, plan, validate};
+use coterie_operator_core::cluster::{Observed, configuration, plan, validate};
 use coterie_operator_core::names;
 use serde_json::{Value, json};
 
@@ -112,7 +112,9 @@ fn what_the_application_says_of_its_pod_stays() {
     assert_eq!(pod["spec"]["topologySpreadConstraints"], json!([{"topologyKey": "rack"}]));
     let pod = pod_of(with_application());
     assert_eq!(pod["spec"]["securityContext"]["fsGroup"], json!(65532));
-    assert_eq!(pod["spec"]["serviceAccountName"], json!("orders"));
+    assert_eq!(pod["spec"]["serviceAccountName"], json!("orders-member"));
+    let account = plan(&validated(with_application()), &nothing()).service_account;
+    assert_eq!(account.metadata.name.as_deref(), Some("orders-member"));
     assert_eq!(pod["spec"]["topologySpreadConstraints"].as_array().unwrap().len(), 2);
 }
 
@@ -152,7 +154,9 @@ fn the_file_is_valid_for_every_voter_and_makes_every_other_pod_a_client() {
 fn pods_are_replaced_when_the_file_changes_and_not_when_clients_come_and_go() {
     let hash = |spec: Value| pod_of(spec)["metadata"]["annotations"][names::CONFIGURATION_ANNOTATION].clone();
     assert_eq!(hash(json!({})), hash(json!({"replicas": 9})));
-    assert_ne!(hash(json!({})), hash(json!({"profiles": []})));
+    let file = configuration::file(&validated(json!({})));
+    assert_eq!(hash(json!({})), configuration::hash(&file));
+    assert_ne!(hash(json!({})), configuration::hash(&format!("{file}\n")));
 }
 
 #[test]
@@ -175,12 +179,49 @@ fn no_pod_may_go_until_every_partition_has_all_of_its_replicas() {
     let budget = |observed| plan(&validated(json!({})), &observed).disruption_budget.spec.unwrap();
     assert_eq!(serde_json::to_value(budget(nothing()).max_unavailable).unwrap(), json!(0));
     assert_eq!(serde_json::to_value(budget(observed()).max_unavailable).unwrap(), json!(1));
-    assert_eq!(budget(observed()).unhealthy_pod_eviction_policy.as_deref(), Some("AlwaysAllow"));
     let mut lagging = observed();
     let mut raft = fixtures::partition(Some("orders-0"), 3);
     raft.lagging = vec!["orders-2".to_owned()];
     lagging.view = fixtures::view(vec![fixtures::group("system", vec![raft])]);
     assert_eq!(serde_json::to_value(budget(lagging).max_unavailable).unwrap(), json!(0));
+}
+
+#[test]
+fn a_pod_that_is_not_ready_may_always_go_only_if_it_takes_no_vote_or_is_being_mended() {
+    let policy = |bend: &dyn Fn(&mut Observed)| {
+        let mut observed = observed();
+        bend(&mut observed);
+        let budget = plan(&validated(json!({})), &observed).disruption_budget;
+        budget.spec.unwrap().unhealthy_pod_eviction_policy.unwrap()
+    };
+    let unready = |observed: &mut Observed, index: u32, is_sidecar_up: bool| {
+        let pod = observed.pods.get_mut(&names::pod("orders", index)).unwrap();
+        pod.is_ready = false;
+        (pod.is_sidecar_running, pod.is_sidecar_ready) = (is_sidecar_up, is_sidecar_up);
+    };
+    assert_eq!(policy(&|_| ()), "IfHealthyBudget");
+    assert_eq!(policy(&|observed| unready(observed, 1, true)), "IfHealthyBudget");
+    assert_eq!(policy(&|observed| unready(observed, 1, false)), "AlwaysAllow");
+    let both = |observed: &mut Observed| {
+        unready(observed, 1, false);
+        unready(observed, 2, true);
+    };
+    assert_eq!(policy(&both), "IfHealthyBudget");
+    // All applications fail, and a mended template is rolled out.
+    let mended = |observed: &mut Observed| {
+        for index in 0..3 {
+            unready(observed, index, true);
+            observed.pods.get_mut(&names::pod("orders", index)).unwrap().revision = "old".to_owned();
+        }
+    };
+    assert_eq!(policy(&mended), "AlwaysAllow");
+}
+
+#[test]
+fn members_are_reached_over_ipv6_too() {
+    let config = configuration::builder(&validated(json!({}))).local_member("orders-0").build().unwrap();
+    assert_eq!(config.health.sockets(), ["[::]:7302".parse().unwrap()]);
+    assert_eq!(config.peer.unwrap().sockets(), ["[::]:7301".parse().unwrap()]);
 }
 
 #[test]

@@ -114,3 +114,28 @@ fn nothing_is_replaced_before_kubernetes_has_seen_the_template() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn a_current_pod_down_and_another_outdated_pod_down_nothing_is_evicted() {
+    for is_available in [true, false] {
+        let pods = next(|observed| {
+            outdate(observed, &[0, 1]);
+            bend(observed, 1, false);
+            bend(observed, 2, false);
+            if !is_available {
+                observed.view = View::default();
+            }
+        });
+        assert_eq!(pods, Vec::<String>::new(), "available: {is_available}");
+    }
+}
+
+#[test]
+fn with_a_quorum_an_outdated_pod_that_is_down_waits_for_every_other_voter() {
+    let both = next(|observed| {
+        outdate(observed, &[0, 1, 2]);
+        bend(observed, 1, false);
+        bend(observed, 2, false);
+    });
+    assert_eq!(both, Vec::<String>::new());
+}

@@ -104,6 +104,24 @@ fn a_pod_whose_address_changed_is_an_event() {
 }
 
 #[test]
+fn an_address_that_changed_while_there_was_none_is_an_event_too() {
+    for is_gone in [true, false] {
+        let mut without = observed();
+        if is_gone {
+            without.pods.remove("orders-1");
+        } else {
+            without.pods.get_mut("orders-1").unwrap().ip = None;
+        }
+        let between = report(json!({}), &without, &Applied::All, &settled());
+        assert_eq!(between.members[1].address.as_deref(), Some("10.0.0.1"));
+        let mut moved = observed();
+        moved.pods.get_mut("orders-1").unwrap().ip = Some("10.0.9.9".to_owned());
+        let next = report(json!({}), &moved, &Applied::All, &between);
+        assert!(reasons(&status::events(&between, &next)).contains(&"MemberAddressChanged"));
+    }
+}
+
+#[test]
 fn scaling_below_the_voters_is_answered_with_scale_down_blocked() {
     let next = report(json!({"replicas": 1}), &observed(), &Applied::All, &settled());
     assert_eq!(condition(&next, "ScaleDownBlocked"), ("True", "VotersCannotBeRemoved"));
