@@ -138,11 +138,7 @@ impl Router {
         group: &GroupName,
         deadline: Deadline,
     ) -> Result<(), Rejection> {
-        let address = PrimitiveAddress {
-            partition_group: partition.group.clone(),
-            kind: KIND_GROUP.to_owned(),
-            name: group.0.clone(),
-        };
+        let address = address(partition, group);
         if self.0.directory.view()?.directory.primitives.contains_key(&address) {
             return Ok(());
         }
@@ -157,11 +153,7 @@ impl Router {
         group: &GroupName,
         deadline: Deadline,
     ) -> Result<(), Rejection> {
-        let address = PrimitiveAddress {
-            partition_group: partition.group.clone(),
-            kind: KIND_GROUP.to_owned(),
-            name: group.0.clone(),
-        };
+        let address = address(partition, group);
         let command = Command::Directory(DirectoryOp::ForgetPrimitive(address));
         self.write(self.mint(), &PartitionId::system(), command, deadline).await.map(|_| ())
     }
@@ -370,6 +362,11 @@ impl Router {
             None => Tried::Elsewhere(None),
         }
     }
+}
+
+/// A group's address (D15).
+fn address(partition: &PartitionId, group: &GroupName) -> PrimitiveAddress {
+    PrimitiveAddress { partition_group: partition.group.clone(), kind: KIND_GROUP.to_owned(), name: group.0.clone() }
 }
 
 fn proposed<T>(error: ProposeError) -> Tried<T> {

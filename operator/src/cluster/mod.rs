@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use coterie_crds::Cluster;
 use coterie_operator_core::cluster::status::{self, Report};
-use coterie_operator_core::cluster::{plan, validate};
+use coterie_operator_core::cluster::{Observed, plan, validate};
 use coterie_operator_core::condition;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
@@ -55,7 +55,7 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
         Ok(validated) => validated,
         Err(error) => {
             let next = status::invalid(&error, generation, &previous, Timestamp::now());
-            report::report(&context, cluster, &previous, next).await.map_err(Error::Report)?;
+            report::report(&context, cluster, &previous, next, &Observed::default()).await.map_err(Error::Report)?;
             return Ok(Action::await_change());
         }
     };
@@ -72,6 +72,6 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
     };
     let next = status::status(report, Timestamp::now());
     let is_settled = condition::is_true(&next.conditions, status::READY) && desired.evict.is_empty();
-    report::report(&context, cluster, &previous, next).await.map_err(Error::Report)?;
+    report::report(&context, cluster, &previous, next, &observed).await.map_err(Error::Report)?;
     Ok(Action::requeue(if is_settled { LATER } else { SOON }))
 }

@@ -2,7 +2,7 @@
 
 use coterie_crds::Cluster;
 use coterie_crds::cluster::ClusterStatus;
-use coterie_operator_core::cluster::status;
+use coterie_operator_core::cluster::{Observed, status};
 use kube::{Resource as _, ResourceExt as _};
 
 use crate::context::Context;
@@ -13,11 +13,14 @@ pub(super) async fn report(
     cluster: &Cluster,
     previous: &ClusterStatus,
     next: ClusterStatus,
+    observed: &Observed,
 ) -> Result<(), kube::Error> {
     if *previous == next && cluster.status.is_some() {
         return Ok(());
     }
-    context.publish(status::events(previous, &next), &cluster.object_ref(&())).await;
+    let mut events = status::events(previous, &next);
+    events.extend(status::adopted(previous, &next, observed, cluster.metadata.creation_timestamp.as_ref()));
+    context.publish(events, &cluster.object_ref(&())).await;
     let namespace = cluster.namespace().unwrap_or_default();
     run::write_status::<Cluster>(context, &namespace, &cluster.name_any(), &next).await
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1 as apps;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::members::View;
 use crate::names;
@@ -70,6 +71,8 @@ pub struct Claim {
     pub storage_class: Option<String>,
     /// The size that it asks for.
     pub size: Option<String>,
+    /// When it was made.
+    pub made: Option<Time>,
 }
 
 impl From<&apps::StatefulSet> for StatefulSet {
@@ -99,6 +102,7 @@ impl From<&core::PersistentVolumeClaim> for Claim {
             is_bound: phase == Some("Bound"),
             storage_class: object.spec.as_ref().and_then(|spec| spec.storage_class_name.clone()),
             size: requested(object),
+            made: object.metadata.creation_timestamp.clone(),
         }
     }
 }

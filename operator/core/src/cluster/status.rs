@@ -11,6 +11,7 @@
 
 use coterie_crds::cluster::{ClusterStatus, Member};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::plan::{self, Desired};
 use super::{Observed, Validated, rollout, validate};
@@ -157,6 +158,29 @@ pub fn events(previous: &ClusterStatus, next: &ClusterStatus) -> Vec<Event> {
         events.push(Event::normal("LeaderChanged", format!("{leader} leads the management group in term {term}")));
     }
     events
+}
+
+/// The event of a Cluster that was made anew and found the volumes of its predecessor: told once, when its members say
+/// which cluster they are (D14). `made` is when the Cluster was.
+pub fn adopted(
+    previous: &ClusterStatus,
+    next: &ClusterStatus,
+    observed: &Observed,
+    made: Option<&Time>,
+) -> Option<Event> {
+    let id = next.cluster_id.as_ref().filter(|_| previous.cluster_id.is_none())?;
+    let is_older =
+        |claim: &super::observed::Claim| claim.made.as_ref().zip(made).is_some_and(|(claim, made)| claim < made);
+    let older: Vec<&str> =
+        observed.claims.iter().filter(|(_, claim)| is_older(claim)).map(|(name, _)| name.as_str()).collect();
+    if older.is_empty() {
+        return None;
+    }
+    let note = format!(
+        "the claims {} were there before this Cluster: it goes on as cluster {id}, with what they hold and with higher terms",
+        older.join(", ")
+    );
+    Some(Event::normal("VolumesAdopted", note))
 }
 
 fn is_ready(observed: &Observed, pod: &str) -> bool {

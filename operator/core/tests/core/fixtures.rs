@@ -97,7 +97,8 @@ pub fn pod(index: u32, revision: &str) -> Pod {
 }
 
 pub fn observed() -> Observed {
-    let claim = Claim { is_bound: true, storage_class: Some("standard".to_owned()), size: Some("1Gi".to_owned()) };
+    let claim =
+        Claim { is_bound: true, storage_class: Some("standard".to_owned()), size: Some("1Gi".to_owned()), made: None };
     Observed {
         stateful_set: Some(StatefulSet {
             replicas: 3,

@@ -180,3 +180,18 @@ fn a_paused_cluster_says_so() {
     assert_eq!(status.phase, "Paused");
     assert_eq!(condition(&status, "ReconciliationPaused"), ("True", "Paused"));
 }
+
+#[test]
+fn d14_a_cluster_made_anew_on_older_volumes_says_that_it_adopted_them_once() {
+    let at = |second| k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(time(second));
+    let mut observed = observed();
+    for (number, claim) in (0..).zip(observed.claims.values_mut()) {
+        claim.made = Some(at(50 + number * 100));
+    }
+    let told = status::adopted(&ClusterStatus::default(), &settled(), &observed, Some(&at(100))).unwrap();
+    assert_eq!(told.reason, "VolumesAdopted");
+    let first = observed.claims.keys().next().unwrap();
+    assert!(told.note.contains(first.as_str()) && told.note.contains("c1"), "{}", told.note);
+    assert_eq!(status::adopted(&settled(), &settled(), &observed, Some(&at(100))), None);
+    assert_eq!(status::adopted(&ClusterStatus::default(), &settled(), &observed, Some(&at(50))), None);
+}
