@@ -62,7 +62,7 @@ pub(super) fn cluster_recreated_with_retained_volumes(context: &Context<'_>) -> 
     let after = world.wait_complete(before.term)?;
     let now = self::identity(context)?;
     ensure!(now == identity, "the identity was {identity} and is {now}");
-    let kind = (crate::world::CLUSTER_KIND.1, crate::manifests::CLUSTER);
+    let kind = (crate::world::CLUSTER_KIND.1, CLUSTER);
     let said = context.kube.wait_event(kind, "VolumesAdopted", seconds(30))?;
     context.step(&format!("the event says: {said}"));
     let api = Api::open(&context.kube, &world.pods()?[1].name)?;
