@@ -25,9 +25,10 @@ use crate::directory::{Leading, View};
 use crate::formation::{self, Situation, Step};
 use crate::identities::Identities as _;
 use crate::limits;
-use crate::node::{Node, Store};
+use crate::node::Node;
 use crate::peers::admission;
 use crate::state::State;
+use crate::volume::Store;
 
 /// Entries between two snapshots of a partition.
 const SNAPSHOT_ENTRIES: u64 = 10_000;

@@ -16,6 +16,7 @@
 //! | [`sessions`] | its lease on each partition, and the leader's timers |
 //! | [`identities`], [`greetings`], [`formation`], [`cluster`] | who takes part; how a cluster comes to be; a member's duties |
 //! | [`directory`], [`partitions`] | what it knows of the cluster; the replicas that it holds |
+//! | [`volume`] | what it keeps on disk |
 //! | [`peers`] | between sidecars: mTLS, gRPC |
 //! | [`status`], [`health`] | what it tells people and Kubernetes |
 
@@ -36,6 +37,7 @@ pub mod router;
 pub mod sessions;
 pub mod state;
 pub mod status;
+pub mod volume;
 pub mod watch;
 
 pub use deadline::Deadline;

@@ -1,20 +1,17 @@
 //! One sidecar, put together: what it owns, and how it starts, serves and stops.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use coterie_core::command::MemberKind;
 use coterie_core::config::{Config, Security};
-use coterie_core::{ErrorCode, PartitionId, Rejection};
+use coterie_core::{ErrorCode, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
-use coterie_replication::storage_key;
-use coterie_store::directory::{self, Identity, KnownPeer};
-use coterie_store::{Log, Snapshots};
+use coterie_store::directory::{self, Identity};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +27,7 @@ use crate::router::{Declared, Router};
 use crate::sessions::holder;
 use crate::sessions::keeper::Keepers;
 use crate::state::State;
+use crate::volume::{self, Store};
 use crate::{api, cluster, formation, health, limits, peers, status};
 
 /// What a sidecar is started with.
@@ -75,41 +73,6 @@ pub enum Error {
     LogFailed(String),
 }
 
-/// The durable half of a member with a volume.
-pub(crate) struct Store {
-    pub(crate) directory: directory::Directory,
-    pub(crate) log: Log,
-    pub(crate) snapshots: Arc<Snapshots>,
-}
-
-impl Store {
-    /// How far the log of each partition goes.
-    fn marks(&self) -> Vec<peer::Mark> {
-        let keys = self.log.partitions().into_iter();
-        let marks = keys.filter_map(|key| {
-            let state = self.log.partition(&key).state();
-            let index = state.last.or(state.purged.map(|(index, _)| index))?;
-            Some(peer::Mark { key, index })
-        });
-        marks.collect()
-    }
-}
-
-impl Identities for Store {
-    fn identity(&self) -> Identity {
-        self.directory.identity()
-    }
-
-    fn has_log(&self) -> bool {
-        let state = self.log.partition(&storage_key(&PartitionId::system(), 0)).state();
-        state.vote.is_some() || state.last.is_some() || state.purged.is_some()
-    }
-
-    fn remember(&self, seen: BTreeMap<String, KnownPeer>) -> io::Result<()> {
-        self.directory.update(|identity| identity.peers.extend(seen)).map_err(io::Error::other)
-    }
-}
-
 /// A running sidecar. Cheap to clone.
 #[derive(Clone)]
 pub struct Node(Arc<Inner>);
@@ -142,7 +105,7 @@ impl Node {
     pub async fn start(options: Options) -> Result<Self, Error> {
         let Options { env, config, data_directory, api_socket } = options;
         let run = env.random.next_u64();
-        let (store, wrong) = open(&env, &config, &data_directory).await?;
+        let (store, wrong) = volume::open(&env, &config, &data_directory).await?;
         let identities: Arc<dyn Identities> = match &store {
             Some(store) => store.clone(),
             None => Arc::new(Ephemeral::new(&config.cluster, &config.local.name)),
@@ -472,38 +435,6 @@ impl Node {
         self.greetings().touch();
         Ok(())
     }
-}
-
-/// The data directory of a member with a volume. A directory that is another member's is not used at all: the sidecar
-/// then starts without one, says so and serves nothing.
-async fn open(env: &Env, config: &Config, path: &Path) -> Result<(Option<Arc<Store>>, Option<Rejection>), Error> {
-    if config.local.kind != MemberKind::Persistent {
-        return Ok((None, None));
-    }
-    let until = Deadline::after_ms(env, limits::LOCK_WAIT_MS);
-    let opened = loop {
-        // A process that was just killed may hold the lock for a moment more.
-        match directory::Directory::open(env, path, &config.cluster, config.local.name.as_str()) {
-            Err(directory::Error::Locked { .. }) if !until.passed(env) => {
-                tokio::time::sleep(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX)).await;
-            }
-            opened => break opened,
-        }
-    };
-    let directory = match opened {
-        Ok(directory) => directory,
-        Err(
-            error @ (directory::Error::BelongsTo { .. }
-            | directory::Error::IdentityMissing { .. }
-            | directory::Error::Damaged { .. }),
-        ) => {
-            return Ok((None, Some(Rejection::new(ErrorCode::DirectoryReplaced, error.to_string()))));
-        }
-        Err(error) => return Err(Error::OpenDirectory(error)),
-    };
-    let log = Log::open(env, path, coterie_store::log::Options::default()).map_err(Error::OpenLog)?;
-    let snapshots = Arc::new(Snapshots::new(env, path).map_err(Error::OpenSnapshots)?);
-    Ok((Some(Arc::new(Store { directory, log, snapshots })), None))
 }
 
 fn tls(env: &Env, config: &Config) -> Result<Option<Arc<Tls>>, Error> {
