@@ -79,6 +79,9 @@ async fn open_management(node: &Node) -> bool {
     let mut form = None;
     loop {
         changes.mark_unchanged();
+        if node.is_refused() {
+            return false;
+        }
         let has_log = store.has_log();
         let own = store.directory.identity();
         let met = node.greetings().met();
@@ -172,7 +175,11 @@ async fn propose(
     Ok(formation)
 }
 
+/// Opens a replica; `None` if that failed, or if this directory is refused: then it holds no replica, whichever came first.
 async fn open_partition(node: &Node, store: &Store, id: &PartitionId, generation: u64) -> Option<Partition> {
+    if node.is_refused() {
+        return None;
+    }
     let options = coterie_replication::Options {
         env: node.env().clone(),
         id: id.clone(),
@@ -188,6 +195,11 @@ async fn open_partition(node: &Node, store: &Store, id: &PartitionId, generation
     match Partition::open(options).await {
         Ok(partition) => {
             node.partitions().insert(id.clone(), partition.clone());
+            if node.is_refused() {
+                node.partitions().remove(id);
+                partition.shutdown().await;
+                return None;
+            }
             node.keepers().start(node.env(), id, &partition, node.stopping());
             let following = follow_leader(node.clone(), id.clone(), partition.clone());
             node.env().spawn.spawn("leader", Box::pin(following));
@@ -315,6 +327,9 @@ fn adopt(node: &Node, cluster_id: u128) -> Result<(), String> {
 async fn register(node: &Node) -> bool {
     let stop = node.stopping();
     loop {
+        if node.is_refused() {
+            return false;
+        }
         if node.directory().view().is_ok() || node.partitions().get(&PartitionId::system()).is_some() {
             let command = Command::Directory(DirectoryOp::RegisterMember(own_record(node)));
             let deadline = Deadline::after_ms(node.env(), coterie_core::limits::DEADLINE_MS_DEFAULT);

@@ -296,7 +296,7 @@ impl Node {
 
     /// Moves to another state, unless it is refused for good or going down.
     pub(crate) fn set_state(&self, new: State) {
-        let refused = self.greetings().refused().borrow().is_some();
+        let refused = self.is_refused();
         self.0.state.send_if_modified(|state| {
             let moves = !refused && *state != State::Draining && *state != new;
             if moves {
@@ -305,6 +305,11 @@ impl Node {
             }
             moves
         });
+    }
+
+    /// Whether this directory is refused for good.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.greetings().refused().borrow().is_some()
     }
 
     /// Whether requests from peers are answered here.
