@@ -59,7 +59,8 @@ pub fn render(root: &Path) -> io::Result<String> {
 const HEAD: &str = "# Conformance: which number is shown by which test
 
 Generated from the names of the tests: `UPDATE=1 cargo test -p coterie-conformance --test table`. Tests under
-`tests/conformance/tests/wires` run twice, over gRPC and over HTTP. A dash: not shown by a test of its own in this version
+`tests/conformance/tests/wires` run twice, over gRPC and over HTTP; those of `partition_groups.rs`, and those of
+`failures.rs` that are not about the Rust SDK, make their checks over both wires in one cluster. A dash: not shown by a test of its own in this version
 (numbers of primary-backup groups, and documented limits).
 ";
 

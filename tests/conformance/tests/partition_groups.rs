@@ -1,4 +1,5 @@
-//! S78 to S114 where they need a cluster of their own shape.
+//! S78 to S114 where they need a cluster of their own shape. Each starts its cluster once and makes its checks over both
+//! wires.
 
 use std::time::Duration;
 
@@ -7,19 +8,38 @@ use coterie_conformance::harness::{cluster, names, prepared, start};
 use coterie_conformance::wire::Joining;
 use coterie_conformance::{Grpc, Http, Wire, eventually, run};
 use coterie_core::config::builder::{Builder, Group, Profile};
+use coterie_proto::v1;
 
-fn wire(cluster: &LocalCluster, place: usize) -> Grpc {
-    Grpc::connect(&cluster.endpoint(place))
+fn wire<W: Wire>(cluster: &LocalCluster, place: usize) -> W {
+    W::connect(&cluster.endpoint(place))
 }
 
 /// Waits until a member is in this state; gives the reason.
-async fn state(cluster: &LocalCluster, place: usize, wanted: &str) -> String {
-    let wire = wire(cluster, place).within(Duration::from_secs(1));
+async fn state<W: Wire>(cluster: &LocalCluster, place: usize, wanted: &str) -> String {
+    let wire = wire::<W>(cluster, place).within(Duration::from_secs(1));
     eventually(&format!("the member is {wanted}"), || async {
         let status = wire.status().await.map_err(|failure| failure.to_string())?;
         if status.state == wanted { Ok(status.reason) } else { Err(format!("{}: {}", status.state, status.reason)) }
     })
     .await
+}
+
+/// What the status of each of three replicas, and of a client, says of the partitions of `data`.
+async fn partitions_are_where_they_are_configured<W: Wire>(cluster: &LocalCluster, client: usize) {
+    for place in 0..3 {
+        let status = wire::<W>(cluster, place).status().await.expect("status");
+        let data = status.partition_groups.iter().find(|group| group.name == "data").expect("data");
+        assert_eq!((data.r#type.as_str(), data.partitions.len()), ("raft", 3));
+        for partition in &data.partitions {
+            // Each is a Raft of its own: it has a leader, a term and replicas.
+            assert!(partition.local && partition.term > 0 && partition.has_quorum, "{partition:?}");
+            let mut replicas = partition.replicas.clone();
+            replicas.sort();
+            assert_eq!(replicas, names());
+        }
+    }
+    let status = wire::<W>(cluster, client).status().await.expect("status");
+    assert!(status.partition_groups.iter().flat_map(|it| &it.partitions).all(|it| !it.local), "{status:?}");
 }
 
 #[test]
@@ -28,21 +48,25 @@ fn s78_s79_s84_s88_s89_s104_a_partition_group_is_a_set_of_partitions_on_the_memb
         let cluster = cluster().await;
         let client = cluster.add("client", "client-1", |_, builder| builder.profile(Profile::Client)).expect("add");
         start(&cluster, [client]).await;
-        for place in 0..3 {
-            let status = wire(&cluster, place).status().await.expect("status");
-            let data = status.partition_groups.iter().find(|group| group.name == "data").expect("data");
-            assert_eq!((data.r#type.as_str(), data.partitions.len()), ("raft", 3));
-            for partition in &data.partitions {
-                // Each is a Raft of its own: it has a leader, a term and replicas.
-                assert!(partition.local && partition.term > 0 && partition.has_quorum, "{partition:?}");
-                let mut replicas = partition.replicas.clone();
-                replicas.sort();
-                assert_eq!(replicas, names());
-            }
-        }
-        let status = wire(&cluster, client).status().await.expect("status");
-        assert!(status.partition_groups.iter().flat_map(|it| &it.partitions).all(|it| !it.local), "{status:?}");
+        partitions_are_where_they_are_configured::<Grpc>(&cluster, client).await;
+        partitions_are_where_they_are_configured::<Http>(&cluster, client).await;
     });
+}
+
+/// A member of the group `group` is held at a client, and others see it; a watch at the client sees others.
+async fn a_client_uses_groups<Near: Wire, Far: Wire>(cluster: &LocalCluster, client: usize, group: &str) {
+    let (near, far): (Near, Far) = (wire(cluster, client), wire(cluster, 1));
+    let mut held = near.hold(group, Joining::named("pod")).await.expect("join");
+    assert_eq!(held.joined.member.as_ref().expect("a member").sidecar, "client-1");
+    assert!(held.leads().await > 0);
+    assert_eq!(far.get(group).await.expect("get").leader, held.id());
+    let mut watch = near.watch(group, "").await.expect("watch");
+    watch.snapshot().await;
+    let other = far.join(group, Joining::default()).await.expect("join").member.expect("a member").id;
+    assert_eq!(watch.joined().await.id, other);
+    let status = wire::<Near>(cluster, 0).status().await.expect("status");
+    let member = status.members.iter().find(|member| member.name == "client-1").expect("the others know it");
+    assert!(!member.voter && member.r#type == "ephemeral", "{member:?}");
 }
 
 #[test]
@@ -51,20 +75,41 @@ fn s91_s127_d6_a_member_without_groups_discovers_them_and_uses_them_as_a_client(
         let cluster = cluster().await;
         let client = cluster.add("client", "client-1", |_, builder| builder.profile(Profile::Client)).expect("add");
         start(&cluster, [client]).await;
-        let (near, far): (Http, Grpc) = (Http::connect(&cluster.endpoint(client)), wire(&cluster, 1));
-        let group = "from-a-client";
-        let mut held = near.hold(group, Joining::named("pod")).await.expect("join");
-        assert_eq!(held.joined.member.as_ref().expect("a member").sidecar, "client-1");
-        assert!(held.leads().await > 0);
-        assert_eq!(far.get(group).await.expect("get").leader, held.id());
-        let mut watch = near.watch(group, "").await.expect("watch");
-        watch.snapshot().await;
-        let other = far.join(group, Joining::default()).await.expect("join").member.expect("a member").id;
-        assert_eq!(watch.joined().await.id, other);
-        let status = wire(&cluster, 0).status().await.expect("status");
-        let member = status.members.iter().find(|member| member.name == "client-1").expect("the others know it");
-        assert!(!member.voter && member.r#type == "ephemeral", "{member:?}");
+        a_client_uses_groups::<Http, Grpc>(&cluster, client, "from-a-client-over-http").await;
+        a_client_uses_groups::<Grpc, Http>(&cluster, client, "from-a-client-over-grpc").await;
     });
+}
+
+/// A group of the same name in each of two partition groups, `own` of the third member and `data` of the others.
+async fn primitives_are_in_the_group_they_name<W: Wire>(cluster: &LocalCluster, group: &str) {
+    eventually("all partition groups are known everywhere", || async {
+        for place in 0..3 {
+            let status = wire::<W>(cluster, place).status().await.map_err(|failure| failure.to_string())?;
+            let leads = |name: &str| {
+                let found = status.partition_groups.iter().find(|group| group.name == name);
+                found.is_some_and(|group| group.partitions.iter().all(|partition| !partition.leader.is_empty()))
+            };
+            if !(leads("own") && leads("data")) {
+                return Err(format!("{:?}", status.partition_groups));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    let (first, third): (W, W) = (wire(cluster, 0), wire(cluster, 2));
+    let failure = first.create(group, None).await.expect_err("there are two and no default");
+    assert_eq!(failure.code, "partition_group_ambiguous", "{failure}");
+    assert!(failure.message.contains("own") && failure.message.contains("data"), "{failure}");
+    let own = first.in_partition_group("own").create(group, None).await.expect("create in own");
+    let data = third.in_partition_group("data").create(group, None).await.expect("create in data");
+    assert_eq!((own.partition_group.as_str(), data.partition_group.as_str()), ("own", "data"));
+    let member = first.in_partition_group("own").join(group, Joining::default()).await.expect("join");
+    let id = member.member.expect("a member").id;
+    assert_eq!(third.in_partition_group("own").get(group).await.expect("get").leader, id);
+    assert_eq!(third.in_partition_group("data").get(group).await.expect("get").members.len(), 0, "another group");
+    let status = first.status().await.expect("status");
+    let own = status.partition_groups.iter().find(|group| group.name == "own").expect("own");
+    assert_eq!(own.partitions[0].replicas, vec!["member-3"]);
 }
 
 #[test]
@@ -78,35 +123,18 @@ fn s80_s81_s96_s100_s101_d15_groups_live_where_they_are_configured_and_primitive
                 .partition_group("data", Group::raft(["member-1", "member-2"]).partitions(2)),
         });
         start(&cluster, [0, 1, 2]).await;
-        eventually("all partition groups are known everywhere", || async {
-            for place in 0..3 {
-                let status = wire(&cluster, place).status().await.map_err(|failure| failure.to_string())?;
-                let leads = |name: &str| {
-                    let found = status.partition_groups.iter().find(|group| group.name == name);
-                    found.is_some_and(|group| group.partitions.iter().all(|partition| !partition.leader.is_empty()))
-                };
-                if !(leads("own") && leads("data")) {
-                    return Err(format!("{:?}", status.partition_groups));
-                }
-            }
-            Ok(())
-        })
-        .await;
-        let (first, third) = (wire(&cluster, 0), wire(&cluster, 2));
-        let failure = first.create("g", None).await.expect_err("there are two and no default");
-        assert_eq!(failure.code, "partition_group_ambiguous", "{failure}");
-        assert!(failure.message.contains("own") && failure.message.contains("data"), "{failure}");
-        let own = first.in_partition_group("own").create("g", None).await.expect("create in own");
-        let data = third.in_partition_group("data").create("g", None).await.expect("create in data");
-        assert_eq!((own.partition_group.as_str(), data.partition_group.as_str()), ("own", "data"));
-        let member = first.in_partition_group("own").join("g", Joining::default()).await.expect("join");
-        let id = member.member.expect("a member").id;
-        assert_eq!(third.in_partition_group("own").get("g").await.expect("get").leader, id);
-        assert_eq!(third.in_partition_group("data").get("g").await.expect("get").members.len(), 0, "another group");
-        let status = first.status().await.expect("status");
-        let own = status.partition_groups.iter().find(|group| group.name == "own").expect("own");
-        assert_eq!(own.partitions[0].replicas, vec!["member-3"]);
+        primitives_are_in_the_group_they_name::<Grpc>(&cluster, "over-grpc").await;
+        primitives_are_in_the_group_they_name::<Http>(&cluster, "over-http").await;
     });
+}
+
+/// Neither where nothing is named nor in the management group.
+async fn nothing_can_be_created<W: Wire>(cluster: &LocalCluster) {
+    let wire: W = wire(cluster, 0);
+    let failure = wire.create("g", None).await.expect_err("there is nowhere to put it");
+    assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("partition_group_unknown", "never"), "{failure}");
+    let failure = wire.in_partition_group("system").create("g", None).await.expect_err("reserved");
+    assert!(failure.message.contains("system"), "{failure}");
 }
 
 #[test]
@@ -114,11 +142,24 @@ fn s99_a_management_group_alone_stores_no_primitives() {
     run(async {
         let cluster = prepared(|_, builder| builder.management_group(Group::raft(names())));
         start(&cluster, [0, 1, 2]).await;
-        let failure = wire(&cluster, 0).create("g", None).await.expect_err("there is nowhere to put it");
-        assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("partition_group_unknown", "never"), "{failure}");
-        let failure = wire(&cluster, 0).in_partition_group("system").create("g", None).await.expect_err("reserved");
-        assert!(failure.message.contains("system"), "{failure}");
+        nothing_can_be_created::<Grpc>(&cluster).await;
+        nothing_can_be_created::<Http>(&cluster).await;
     });
+}
+
+/// The third member says what it waits for, and answers with that.
+async fn is_without_a_management_group<W: Wire>(cluster: &LocalCluster) {
+    let reason = state::<W>(cluster, 2, "waiting_for_management_group").await;
+    assert!(reason.contains("management group"), "{reason}");
+    let failure = wire::<W>(cluster, 2).create("g", None).await.expect_err("there is none yet");
+    assert_eq!(failure.code, "waiting_for_management_group", "{failure}");
+    assert_eq!(failure.retry, "later");
+}
+
+/// Creates a group as soon as that is possible.
+async fn created<W: Wire>(cluster: &LocalCluster, place: usize, group: &str, what: &str) -> v1::Group {
+    let wire: W = wire(cluster, place);
+    eventually(what, || async { wire.create(group, None).await.map_err(|failure| failure.to_string()) }).await
 }
 
 #[test]
@@ -129,19 +170,31 @@ fn s92_s93_d13_d22_without_a_management_group_a_sidecar_starts_says_so_and_answe
             _ => builder.management_group(Group::raft(["member-1", "member-2"])),
         });
         cluster.spawn(2).expect("start the one without");
-        let reason = state(&cluster, 2, "waiting_for_management_group").await;
-        assert!(reason.contains("management group"), "{reason}");
-        let wire = wire(&cluster, 2);
-        let failure = wire.create("g", None).await.expect_err("there is none yet");
-        assert_eq!(failure.code, "waiting_for_management_group", "{failure}");
-        assert_eq!(failure.retry, "later");
+        is_without_a_management_group::<Grpc>(&cluster).await;
+        is_without_a_management_group::<Http>(&cluster).await;
         start(&cluster, [0, 1]).await;
         cluster.wait_member(2, Duration::from_secs(60)).await.unwrap_or_else(|error| panic!("{error}"));
-        eventually("it works by itself once one is found", || async {
-            wire.create("g", None).await.map_err(|failure| failure.to_string())
-        })
-        .await;
+        created::<Grpc>(&cluster, 2, "over-grpc", "it works by itself once one is found").await;
+        created::<Http>(&cluster, 2, "over-http", "it works by itself once one is found").await;
     });
+}
+
+/// The first member of two says who is missing, and that it can do nothing.
+async fn waits_for_the_third<W: Wire>(cluster: &LocalCluster) {
+    let reason = state::<W>(cluster, 0, "waiting_for_members").await;
+    assert!(reason.contains("member-3"), "it names who is missing: {reason}");
+    let failure = wire::<W>(cluster, 0).create("g", None).await.expect_err("two of three form nothing");
+    assert_eq!(failure.retry, "later", "{failure}");
+}
+
+/// A group can be made, and all three are of the same cluster.
+async fn is_one_cluster<W: Wire>(cluster: &LocalCluster, group: &str) {
+    wire::<W>(cluster, 0).create(group, None).await.expect("three do");
+    let mut ids = Vec::new();
+    for place in 0..3 {
+        ids.push(wire::<W>(cluster, place).status().await.expect("status").cluster_id);
+    }
+    assert!(!ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]), "one cluster: {ids:?}");
 }
 
 #[test]
@@ -152,22 +205,22 @@ fn s105_s106_no_member_bootstraps_before_every_listed_one_has_answered() {
         });
         cluster.spawn(0).expect("start");
         cluster.spawn(1).expect("start");
-        let reason = state(&cluster, 0, "waiting_for_members").await;
-        assert!(reason.contains("member-3"), "it names who is missing: {reason}");
-        let failure = wire(&cluster, 0).create("g", None).await.expect_err("two of three form nothing");
-        assert_eq!(failure.retry, "later", "{failure}");
+        waits_for_the_third::<Grpc>(&cluster).await;
+        waits_for_the_third::<Http>(&cluster).await;
         cluster.spawn(2).expect("start");
         cluster.wait_ready(Duration::from_secs(60)).await.unwrap_or_else(|error| panic!("{error}"));
-        wire(&cluster, 0).create("g", None).await.expect("three do");
-        let ids: Vec<String> = {
-            let mut ids = Vec::new();
-            for place in 0..3 {
-                ids.push(wire(&cluster, place).status().await.expect("status").cluster_id);
-            }
-            ids
-        };
-        assert!(!ids[0].is_empty() && ids.iter().all(|id| *id == ids[0]), "one cluster: {ids:?}");
+        is_one_cluster::<Grpc>(&cluster, "over-grpc").await;
+        is_one_cluster::<Http>(&cluster, "over-http").await;
     });
+}
+
+/// The management group and one for primitives, which is used.
+async fn has_the_groups_of_the_profile<W: Wire>(cluster: &LocalCluster, group: &str) {
+    let status = wire::<W>(cluster, 0).status().await.expect("status");
+    let groups: Vec<_> = status.partition_groups.iter().map(|group| group.name.as_str()).collect();
+    assert_eq!(groups, vec!["system", "raft"]);
+    let made = wire::<W>(cluster, 2).create(group, None).await.expect("create");
+    assert_eq!(made.partition_group, "raft", "it is the only one");
 }
 
 #[test]
@@ -175,12 +228,25 @@ fn s97_s98_s109_s111_s124_the_profile_consensus_boots_a_cluster() {
     run(async {
         let cluster = prepared(|_, builder: Builder| builder.profile(Profile::Consensus));
         start(&cluster, [0, 1, 2]).await;
-        let status = wire(&cluster, 0).status().await.expect("status");
-        let groups: Vec<_> = status.partition_groups.iter().map(|group| group.name.as_str()).collect();
-        assert_eq!(groups, vec!["system", "raft"]);
-        let made = wire(&cluster, 2).create("g", None).await.expect("create");
-        assert_eq!(made.partition_group, "raft", "it is the only one");
+        has_the_groups_of_the_profile::<Grpc>(&cluster, "over-grpc").await;
+        has_the_groups_of_the_profile::<Http>(&cluster, "over-http").await;
     });
+}
+
+/// The replica at a place has what was written while it was away.
+async fn has_caught_up<W: Wire>(cluster: &LocalCluster, place: usize, made: &v1::Group) {
+    let wire: W = wire(cluster, place);
+    let stale = eventually("it has caught up", || async {
+        wire.read(&made.name, v1::Consistency::Stale).await.map_err(|failure| failure.to_string())
+    })
+    .await;
+    assert_eq!(stale.config_revision, made.config_revision);
+}
+
+/// Every partition has three replicas.
+async fn counts_all_replicas<W: Wire>(cluster: &LocalCluster, place: usize) {
+    let status = wire::<W>(cluster, place).status().await.expect("status");
+    assert!(status.partition_groups.iter().flat_map(|it| &it.partitions).all(|it| it.replicas.len() == 3));
 }
 
 #[test]
@@ -188,22 +254,17 @@ fn s108_s112_a_crashed_replica_still_counts_and_catches_up() {
     run(async {
         let cluster = cluster().await;
         for victim in 0..3 {
-            let other = wire(&cluster, (victim + 1) % 3);
+            let other = (victim + 1) % 3;
+            let (over_grpc, over_http) = (format!("while-{victim}-was-away"), format!("while-{victim}-was-off"));
             cluster.kill(victim).expect("kill");
-            let name = format!("while-{victim}-was-away");
-            let made = eventually("two of three are a majority", || async {
-                other.create(&name, None).await.map_err(|failure| failure.to_string())
-            })
-            .await;
+            let first = created::<Grpc>(&cluster, other, &over_grpc, "two of three are a majority").await;
+            let second = created::<Http>(&cluster, other, &over_http, "two of three are a majority").await;
             start(&cluster, [victim]).await;
-            let back = wire(&cluster, victim);
-            let stale = eventually("it has caught up", || async {
-                back.read(&name, coterie_proto::v1::Consistency::Stale).await.map_err(|failure| failure.to_string())
-            })
-            .await;
-            assert_eq!(stale.config_revision, made.config_revision);
-            let status = other.status().await.expect("status");
-            assert!(status.partition_groups.iter().flat_map(|it| &it.partitions).all(|it| it.replicas.len() == 3));
+            // Each is read over the other wire.
+            has_caught_up::<Http>(&cluster, victim, &first).await;
+            has_caught_up::<Grpc>(&cluster, victim, &second).await;
+            counts_all_replicas::<Grpc>(&cluster, other).await;
+            counts_all_replicas::<Http>(&cluster, other).await;
         }
     });
 }
