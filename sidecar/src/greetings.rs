@@ -87,7 +87,7 @@ impl Greetings {
         }))
     }
 
-    /// Says that this member's own identity changed.
+    /// Says that what is known of others, or this member's own identity, changed.
     pub fn touch(&self) {
         self.0.changes.send_modify(|count| *count += 1);
     }
@@ -302,7 +302,7 @@ impl Greetings {
         {
             self.refuse_self(rejection);
         }
-        self.0.changes.send_modify(|count| *count += 1);
+        self.touch();
         Ok(())
     }
 
