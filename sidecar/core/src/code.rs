@@ -82,6 +82,8 @@ codes! {
     StaleTerm = "stale_term", 9, 409, Never;
     /// A limit is reached; the sentence names it.
     LimitReached = "limit_reached", 8, 429, Later;
+    /// The volume of the partition's leader is nearly full: reads go on, and writes once there is room. Nothing was applied.
+    StorageFull = "storage_full", 8, 507, Later;
     /// More is asked than can be taken at the moment.
     Overloaded = "overloaded", 8, 429, Later;
     /// The partition has no leader that a majority follows (D12). Nothing was applied.

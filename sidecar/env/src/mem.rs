@@ -41,6 +41,8 @@ struct State {
     folders: BTreeSet<PathBuf>,
     locks: BTreeSet<PathBuf>,
     free_bytes: u64,
+    /// What all files together may hold.
+    capacity: u64,
     silent_sync: bool,
     failing: Option<io::ErrorKind>,
     /// Changing calls that still succeed before the power goes.
@@ -60,6 +62,7 @@ impl Default for State {
             folders: BTreeSet::new(),
             locks: BTreeSet::new(),
             free_bytes: u64::MAX,
+            capacity: u64::MAX,
             silent_sync: false,
             failing: None,
             power: None,
@@ -149,9 +152,14 @@ impl MemDisk {
         self.locked().power = Some(calls);
     }
 
-    /// What [`Disk::free_bytes`] answers. Writes do not change it and are not bounded by it.
+    /// What [`Disk::free_bytes`] answers at most. Writes do not change it and are not bounded by it.
     pub fn set_free_bytes(&self, bytes: u64) {
         self.locked().free_bytes = bytes;
+    }
+
+    /// How many bytes all files together may hold; a write beyond fails with `StorageFull`, as on a real volume.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.locked().capacity = bytes;
     }
 
     /// Flips all bits of one durable byte: bit rot. `NotFound` if there is no such file, `UnexpectedEof` if it is shorter.
@@ -209,6 +217,12 @@ impl State {
             }
             None => Ok(()),
         }
+    }
+
+    /// What can still be written before [`MemDisk::set_capacity`] is reached.
+    fn room(&self) -> u64 {
+        let held = |inode: &u64| self.inodes.get(inode).map_or(0, |inode| inode.bytes().len() as u64);
+        self.capacity.saturating_sub(self.names.values().map(held).sum())
     }
 
     fn change(&mut self, change: Change) {
@@ -338,7 +352,8 @@ impl Disk for MemDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        Ok(self.locked().free_bytes)
+        let state = self.locked();
+        Ok(state.free_bytes.min(state.room()))
     }
 }
 
@@ -361,6 +376,19 @@ impl MemFile {
     }
 }
 
+impl MemFile {
+    /// Whether there is room for the file to become as long as this.
+    fn may_hold(&self, len: u64) -> io::Result<()> {
+        let mut state = self.disk.locked();
+        if state.capacity == u64::MAX {
+            return Ok(());
+        }
+        let room = state.room();
+        let grows = len.saturating_sub(state.inode(self.inode)?.bytes().len() as u64);
+        if grows > room { Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full")) } else { Ok(()) }
+    }
+}
+
 #[derive(PartialEq, Eq)]
 enum Call {
     Changing,
@@ -369,6 +397,7 @@ enum Call {
 
 impl File for MemFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.may_hold(offset + bytes.len() as u64)?;
         self.with(Call::Changing, |inode| inode.write(offset, bytes))
     }
 
@@ -395,6 +424,7 @@ impl File for MemFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.may_hold(len)?;
         self.with(Call::Changing, |inode| inode.set_len(len))
     }
 }

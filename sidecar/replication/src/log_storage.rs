@@ -6,7 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
-use coterie_store::log::PartitionLog;
+use coterie_store::log::{Demand, PartitionLog};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -39,8 +39,8 @@ impl LogStorage {
 
     /// Whether the log takes this many bytes now. To be asked before anything is given to Raft: an append that the log
     /// refuses ends the replica.
-    pub(crate) fn admit(&self, bytes: usize) -> io::Result<()> {
-        self.log.admit(bytes)
+    pub(crate) fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
+        self.log.admit(demand, bytes)
     }
 
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {

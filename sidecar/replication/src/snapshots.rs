@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use coterie_env::Env;
@@ -19,11 +20,20 @@ pub(crate) struct SnapshotFile {
     key: Arc<str>,
     /// What the file holds. Held while it is written, so that an older snapshot never replaces a newer one.
     saved: Arc<Mutex<Option<LogId>>>,
+    /// Bytes of its data.
+    len: Arc<AtomicU64>,
 }
 
 impl SnapshotFile {
     pub(crate) fn new(env: Env, snapshots: Arc<Snapshots>, key: &str) -> Self {
-        Self { env, snapshots, key: key.into(), saved: Arc::default() }
+        Self { env, snapshots, key: key.into(), saved: Arc::default(), len: Arc::default() }
+    }
+
+    /// Whether the volume has room for the next one, if it is larger than the last by at most this.
+    pub(crate) async fn has_room(&self, growth: u64) -> io::Result<bool> {
+        let bytes = self.len.load(Ordering::Relaxed).saturating_add(growth);
+        let snapshots = self.snapshots.clone();
+        self.blocking("snapshot-room", move || snapshots.has_room(bytes)).await
     }
 
     /// The snapshot, if there is one.
@@ -35,6 +45,7 @@ impl SnapshotFile {
         };
         let meta: SnapshotMeta = codec::decode_mark("snapshot", &meta)?;
         *saved = meta.last_log_id;
+        self.len.store(data.len() as u64, Ordering::Relaxed);
         Ok(Some((meta, data.into())))
     }
 
@@ -58,6 +69,7 @@ impl SnapshotFile {
             })
             .await?;
         if newer {
+            self.len.store(data.len() as u64, Ordering::Relaxed);
             *saved = meta.last_log_id;
         }
         Ok(data)

@@ -441,6 +441,7 @@ fn transient(code: ErrorCode) -> bool {
             | ErrorCode::DeadlineExceeded
             | ErrorCode::Overloaded
             | ErrorCode::LimitReached
+            | ErrorCode::StorageFull
             | ErrorCode::WaitingForManagementGroup
             | ErrorCode::ShuttingDown
     )

@@ -10,6 +10,8 @@
 pub mod holder;
 pub mod keeper;
 
+mod deadlines;
+
 pub use holder::{Session, SessionState, SessionStatus, Sessions};
 
 /// Of a session's time-out, the part that a holder leaves unused for clocks that run at different rates: a hundredth.

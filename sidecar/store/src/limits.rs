@@ -27,8 +27,11 @@ pub const CACHED_ENTRY_OVERHEAD: usize = 96;
 /// the disk holds at most `4 + 2 × live` segments, and a byte is copied less than once per byte written.
 pub const SEGMENTS_BEFORE_COPYING: u64 = 4;
 
-/// Segments' worth of free disk that appends leave untouched, for votes, purges and snapshots that free space.
+/// Segments' worth of free disk that growth leaves untouched, for votes, purges and snapshots that free space.
 pub const RESERVE_SEGMENTS: u64 = 2;
+
+/// Of these, what entries that other members have sent leave untouched as well: the next segment, once this one is full.
+pub const RESERVE_SEGMENTS_HARD: u64 = 1;
 
 /// Bytes appended without asking the file system again for its free space.
 pub const APPENDED_PER_SPACE_CHECK: u64 = 64 << 10;
@@ -41,3 +44,5 @@ pub const PARTITION_KEY_BYTES_MAX: usize = 255;
 
 /// Bytes of one append. Places in a segment are 32 bits wide.
 pub const APPEND_BYTES_MAX: usize = 1 << 30;
+
+const _: () = assert!(RESERVE_SEGMENTS_HARD < RESERVE_SEGMENTS);

@@ -35,9 +35,13 @@
 //! A segment goes when no partition needs it: every later record of a partition makes some earlier one needless, and
 //! `purge` its entries. Segments go from the oldest only. An idle partition must not hold them, so once there are more
 //! than [`crate::limits::SEGMENTS_BEFORE_COPYING`] segments beside twice the live bytes, the writer copies what is live
-//! in the oldest one to the end of the log: its votes, commit and purge positions, and its entries. Below two segments
-//! of free disk appends are refused with `StorageFull`, before anything is changed, and taken again once there is room;
-//! votes, truncations and purges go on.
+//! in the oldest one to the end of the log: its votes, commit and purge positions, and its entries.
+//!
+//! Before anything is promised, [`Log::admit`] is asked, and measures the volume: below two segments of free disk growth
+//! is refused with `StorageFull`, whatever room the present segment has, and taken again once there is room; votes,
+//! truncations and purges go on (the table is in `space`). What was promised is appended without another look, because a
+//! Raft instance does not survive a refusal. The next segment is prepared only above the reserve; if the volume fills
+//! while it is, it is given back.
 //!
 //! # Failure
 //! An I/O error is final: what the page cache and the disk hold after it is unknown. Every later call fails,
@@ -59,10 +63,12 @@ mod format;
 mod recover;
 mod segment;
 mod shared;
+mod space;
 mod state;
 mod writer;
 
 pub use error::Error;
+pub use space::Demand;
 
 use crate::limits;
 use format::Change;
@@ -194,10 +200,10 @@ impl Log {
         self.handle.shared.failed().await
     }
 
-    /// Whether an append of this many bytes would be taken now: `StorageFull`, `WouldBlock` (too much is queued) or
-    /// the failure. Ask before promising to append: a refused append ends a Raft instance.
-    pub fn admit(&self, bytes: usize) -> io::Result<()> {
-        self.handle.shared.admit(bytes).map(drop)
+    /// Whether this many bytes may be appended now: `StorageFull`, `WouldBlock` (too much is queued) or the failure. Ask
+    /// before promising to append: a refused append ends a Raft instance.
+    pub fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
+        self.handle.shared.admit(demand, bytes)
     }
 
     /// Bytes of segments that the log occupies, without the next one that is being prepared.
@@ -227,8 +233,8 @@ impl PartitionLog {
     /// Appends entries, which must be contiguous and continue the log; an empty log may begin anywhere behind what is
     /// purged. They can be read when this returns and are durable when `done` is called.
     ///
-    /// Refused, with nothing changed: `InvalidInput` (a gap, an overlap, or [`limits::APPEND_BYTES_MAX`] passed), `WouldBlock` (the queue is full),
-    /// `StorageFull` (less than [`limits::RESERVE_SEGMENTS`] segments of free disk).
+    /// Refused, with nothing changed: `InvalidInput` (a gap, an overlap, or [`limits::APPEND_BYTES_MAX`] passed),
+    /// `WouldBlock` (the queue is full). How full the volume is was asked before: [`Log::admit`].
     pub fn append(&self, entries: Vec<(u64, Bytes)>, done: Done) {
         self.handle.shared.append(&self.key, entries, done);
     }
@@ -276,8 +282,8 @@ impl PartitionLog {
     }
 
     /// As [`Log::admit`].
-    pub fn admit(&self, bytes: usize) -> io::Result<()> {
-        self.handle.shared.admit(bytes).map(drop)
+    pub fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
+        self.handle.shared.admit(demand, bytes)
     }
 
     /// The partition's name.

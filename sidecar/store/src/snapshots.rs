@@ -14,6 +14,8 @@ use crate::sealed;
 /// The version of the frame that this program writes.
 const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"cotersnp";
+/// More than frame and meta data have.
+const HEADERS_BYTES_MAX: u64 = 64 << 10;
 
 /// The snapshots of a data directory. All calls block.
 pub struct Snapshots {
@@ -48,6 +50,12 @@ impl Snapshots {
         drop(body);
         let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         disk::replace(self.disk.as_ref(), &self.path(partition), &sealed)
+    }
+
+    /// Whether the volume has room for one of this many bytes beside the old one. A snapshot that is begun and does not
+    /// fit ends a Raft instance.
+    pub fn has_room(&self, bytes: u64) -> io::Result<bool> {
+        Ok(self.disk.free_bytes(&self.folder)? >= bytes.saturating_add(HEADERS_BYTES_MAX))
     }
 
     /// The meta data and the data of a partition's snapshot, checked; `None` if there is none. `InvalidData` with a

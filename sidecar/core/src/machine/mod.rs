@@ -255,9 +255,19 @@ impl Machine {
         self.groups.get(name).map(|group| group.view(self.revision))
     }
 
-    /// Live sessions, for the leader's timers. In the order of their ids.
+    /// Live sessions. In the order of their ids.
     pub fn sessions(&self) -> Vec<SessionView> {
         self.sessions.views()
+    }
+
+    /// One live session.
+    pub fn session(&self, id: SessionId) -> Option<SessionView> {
+        self.sessions.view(id)
+    }
+
+    /// Live sessions with their time-outs, for the leader's timers. In the order of their ids.
+    pub fn session_timeouts(&self) -> impl Iterator<Item = (SessionId, u64)> {
+        self.sessions.timeouts()
     }
 
     /// Releases that are pending, for the leader's timers. In the order of the groups' names.

@@ -41,11 +41,16 @@ impl Sessions {
     }
 
     pub(super) fn views(&self) -> Vec<SessionView> {
-        let view = |(id, session): (&SessionId, &Session)| {
-            let Session { member, incarnation, ttl_ms } = session.clone();
-            SessionView { id: *id, member, incarnation, ttl_ms }
-        };
-        self.live.iter().map(view).collect()
+        self.live.keys().filter_map(|id| self.view(*id)).collect()
+    }
+
+    pub(super) fn view(&self, id: SessionId) -> Option<SessionView> {
+        let Session { member, incarnation, ttl_ms } = self.live.get(&id)?.clone();
+        Some(SessionView { id, member, incarnation, ttl_ms })
+    }
+
+    pub(super) fn timeouts(&self) -> impl Iterator<Item = (SessionId, u64)> {
+        self.live.iter().map(|(id, session)| (*id, session.ttl_ms))
     }
 
     /// The session, or `session_unknown`.

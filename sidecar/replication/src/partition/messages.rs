@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use coterie_core::machine::Machine;
+use coterie_store::log::Demand;
 use openraft::raft::AppendEntriesResponse;
 
 use super::Partition;
@@ -17,7 +18,7 @@ enum Error {
     Decode(#[from] codec::Error),
     #[error("restore the snapshot: {0}")]
     Restore(#[from] coterie_core::command::Error),
-    #[error("the log takes no entries: {0}")]
+    #[error("the volume takes nothing: {0}")]
     Log(#[from] std::io::Error),
     #[error("raft: {0}")]
     Raft(String),
@@ -41,7 +42,8 @@ impl Partition {
             Kind::Append => {
                 let request = codec::decode_append(generation, &payload)?;
                 if !request.entries.is_empty() {
-                    self.inner.log.admit(payload.len())?;
+                    // The leader has refused growth by what its own volume has; what it took should find a majority.
+                    self.inner.log.admit(Demand::Reserve, payload.len())?;
                 }
                 let answer = raft_.append_entries(request).await.map_err(raft)?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
@@ -73,9 +75,12 @@ impl Partition {
     async fn install(&self, header: &Bytes, data: Bytes) -> Result<Bytes, Error> {
         let generation = self.inner.generation;
         let SnapshotHeader { vote, meta } = codec::decode_message(generation, header)?;
-        // A snapshot that cannot be restored (made by a newer program) must be refused here: inside Raft the failure
-        // would end this replica.
+        // A snapshot that cannot be restored (made by a newer program), or has no room, must be refused here: inside Raft
+        // the failure would end this replica.
         Machine::restore(&data)?;
+        if !self.inner.file.has_room(data.len() as u64).await? {
+            return Err(Error::Log(std::io::ErrorKind::StorageFull.into()));
+        }
         let answer =
             self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await.map_err(raft)?;
         if !is_higher(&answer.vote, &vote) {

@@ -39,6 +39,8 @@ pub use read::Read;
 pub const SNAPSHOT_ENTRIES: u64 = 10_000;
 /// Bytes of applied bodies after which a snapshot is taken whatever their number: bounds the log on disk.
 const SNAPSHOT_BYTES: u64 = 16 * 1024 * 1024;
+/// How often room for a snapshot is looked for that is due.
+const SNAPSHOT_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a replica is made of.
 pub struct Options {
@@ -101,11 +103,13 @@ struct Inner {
     env: Env,
     id: PartitionId,
     node: NodeId,
+    member: MemberName,
     generation: u64,
     timing: Timing,
     raft: Raft,
     replica: Arc<Replica>,
     log: LogStorage,
+    file: SnapshotFile,
     admission: Arc<Admission>,
     leadership: watch::Receiver<Leadership>,
     closing: watch::Sender<bool>,
@@ -131,15 +135,29 @@ impl Partition {
         let replica = Replica::new(env.clone(), state, policy);
         let config = timing::config(format!("{id} on {member}"), &timing).map_err(Error::Timing)?;
         let network = Network { transport, partition: id.clone(), generation, append_timeout: timing.lease() };
-        let machine = StateMachine::new(replica.clone(), file);
+        let machine = StateMachine::new(replica.clone(), file.clone());
         let start = Raft::new(node.0, Arc::new(config), network, log.clone(), machine);
         let raft = seeded(&env, Box::pin(start)).await.map_err(|source| Error::Start(id.clone(), source))?;
 
         let (closing, closed) = watch::channel(false);
         let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), timing, closed.clone());
-        spawn_snapshots(&env, raft.clone(), replica.clone(), closed);
+        spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
-        let inner = Inner { env, id, node, generation, timing, raft, replica, log, admission, leadership, closing };
+        let inner = Inner {
+            env,
+            id,
+            node,
+            member,
+            generation,
+            timing,
+            raft,
+            replica,
+            log,
+            file,
+            admission,
+            leadership,
+            closing,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -219,14 +237,29 @@ fn pristine(id: &PartitionId, generation: u64) -> Machine {
     if id.group.is_system() { Machine::management() } else { Machine::new(generation) }
 }
 
-/// Takes a snapshot whenever one is due; openraft drops the log behind it.
-fn spawn_snapshots(env: &Env, raft: Raft, replica: Arc<Replica>, mut closed: watch::Receiver<bool>) {
+/// Takes a snapshot whenever one is due, once there is room for it; openraft drops the log behind it.
+fn spawn_snapshots(
+    env: &Env,
+    raft: Raft,
+    replica: Arc<Replica>,
+    file: SnapshotFile,
+    mut closed: watch::Receiver<bool>,
+) {
     let task = async move {
         loop {
             tokio::select! {
                 biased;
                 _ = closed.changed() => return,
                 () = replica.snapshot_due.notified() => {}
+            }
+            // A state grows by less than what was applied.
+            while !file.has_room(SNAPSHOT_BYTES).await.unwrap_or(false) {
+                tracing::warn!("the volume has no room for a snapshot");
+                tokio::select! {
+                    biased;
+                    _ = closed.changed() => return,
+                    () = tokio::time::sleep(SNAPSHOT_ROOM_PAUSE) => {}
+                }
             }
             if raft.trigger().snapshot().await.is_err() {
                 return;

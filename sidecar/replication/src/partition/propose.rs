@@ -6,10 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use coterie_core::command::Outcome;
 use coterie_core::{ErrorCode, MemberName, Rejection, Revision};
+use coterie_store::log::Demand;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
 use tokio::time::Instant;
 
-use super::{Partition, left};
+use super::{Inner, Partition, left};
 use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Permit};
 use crate::types::{Proposal, Response, TypeConfig, Waiter, WriteResult};
 
@@ -38,8 +39,27 @@ impl Partition {
     /// Not proposed, and never will be: [`ProposeError::NotLeader`], and all codes but [`ErrorCode::Unknown`]. With that
     /// one the command may or may not be applied, now or later; a retry with the same request id is applied once.
     pub async fn propose(&self, body: Bytes, timeout: Duration) -> Result<(Revision, Outcome), ProposeError> {
+        self.propose_as(Demand::Growth, body, timeout).await
+    }
+
+    /// As [`Partition::propose`], also when the volume is too full for what applications write. For what the partition
+    /// itself must decide: who is gone is no matter of the disk.
+    pub async fn propose_from_reserve(
+        &self,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(Revision, Outcome), ProposeError> {
+        self.propose_as(Demand::Reserve, body, timeout).await
+    }
+
+    async fn propose_as(
+        &self,
+        demand: Demand,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(Revision, Outcome), ProposeError> {
         let since = Instant::now();
-        let _permit = self.admit(body.len())?;
+        let _permit = self.admit(demand, body.len())?;
         let (waiter, answer) = Waiter::pair();
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
         // Until this returns the proposal is ours: cancelled, it was never proposed.
@@ -55,7 +75,7 @@ impl Partition {
         }
     }
 
-    fn admit(&self, bytes: usize) -> Result<Permit, ProposeError> {
+    fn admit(&self, demand: Demand, bytes: usize) -> Result<Permit, ProposeError> {
         if self.shutting_down() {
             return Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"));
         }
@@ -67,13 +87,19 @@ impl Partition {
             let message = format!("{} has {IN_FLIGHT_MAX} commands or 8 MiB on their way; retry later", self.inner.id);
             ProposeError::rejected(ErrorCode::Overloaded, message)
         })?;
-        self.inner.log.admit(bytes).map_err(|error| {
-            let code = match error.kind() {
-                ErrorKind::WouldBlock => ErrorCode::Overloaded,
-                ErrorKind::StorageFull => ErrorCode::LimitReached,
-                _ => ErrorCode::Internal,
+        self.inner.log.admit(demand, bytes).map_err(|error| {
+            let Inner { id, member, .. } = &*self.inner;
+            let (code, message) = match error.kind() {
+                ErrorKind::WouldBlock => {
+                    (ErrorCode::Overloaded, format!("{member}, which leads {id}, is busy: {error}"))
+                }
+                ErrorKind::StorageFull => (
+                    ErrorCode::StorageFull,
+                    format!("{member}, which leads {id}, takes no writes and answers reads: {error}"),
+                ),
+                _ => (ErrorCode::Internal, format!("the log of {member}, which leads {id}, takes no command: {error}")),
             };
-            ProposeError::rejected(code, format!("the log of the leader takes no command: {error}"))
+            ProposeError::rejected(code, message)
         })?;
         Ok(permit)
     }

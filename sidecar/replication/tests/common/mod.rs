@@ -11,9 +11,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use coterie_core::command::{self, Answer, Command, Envelope, GroupOp, GroupView, Outcome, Query, Reply};
 use coterie_core::{ErrorCode, GroupName, MemberName, NodeId, PartitionId, RequestId, Revision};
-use coterie_env::Env;
 use coterie_env::mem::MemDisk;
 use coterie_env::random::uuid_v7;
+use coterie_env::{Disk, Env};
 use coterie_replication::{
     Leadership, Options, Partition, ProposeError, Target, Timing, Transport, storage_key, transport,
 };
@@ -22,6 +22,8 @@ use coterie_store::snapshots::Snapshots;
 
 /// More than any wait of these tests takes on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Of the replicas' logs.
+pub const SEGMENT_BYTES: u64 = 256 * 1024;
 /// A client's deadline.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
@@ -190,7 +192,7 @@ impl Cluster {
         let env = Env { disk: Arc::new(machine.disk.clone()), ..coterie_env::real::real() };
         let dir = Path::new("/data");
         env.disk.create_dir_all(dir).unwrap();
-        let options = log::Options { segment_bytes: 256 * 1024, ..log::Options::default() };
+        let options = log::Options { segment_bytes: SEGMENT_BYTES, ..log::Options::default() };
         let log = Log::open(&env, dir, options).unwrap();
         machine.log = Some(log.clone());
         let options = Options {
@@ -224,6 +226,22 @@ impl Cluster {
         let running = self.machines.get_mut(&node).unwrap().running.take().expect("the replica runs");
         running.shutdown().await;
         self.net.lock().unwrap().replicas.remove(&node);
+    }
+
+    /// How much of this machine's volume is free from now on.
+    pub fn set_free_bytes(&self, node: u64, bytes: u64) {
+        self.machines[&node].disk.set_free_bytes(bytes);
+    }
+
+    /// Whether this machine's disk holds a snapshot.
+    pub fn has_snapshot(&self, node: u64) -> bool {
+        let files = self.machines[&node].disk.list(Path::new("/data/snap")).unwrap();
+        files.iter().any(|path| path.extension().is_some_and(|extension| extension == "snap"))
+    }
+
+    /// Why a replica that runs works no more.
+    pub fn failure(&self, node: u64) -> Option<String> {
+        self.machines[&node].running.as_ref().and_then(Partition::failed)
     }
 
     /// Every write of this machine fails from now on.

@@ -117,6 +117,11 @@ impl Blank {
         Ok(())
     }
 
+    /// Gives its room back.
+    pub(super) fn discard(self, disk: &dyn Disk) -> io::Result<()> {
+        disk.remove(&self.path)
+    }
+
     /// Makes it the segment of this header, durably.
     pub(super) fn become_segment(mut self, disk: &dyn Disk, header: SegmentHeader) -> io::Result<Segment> {
         if !self.is_full() {

@@ -10,6 +10,7 @@ use tokio::sync::{Notify, watch};
 
 use super::format::Change;
 use super::segment::{Location, Segment};
+use super::space::{Demand, Space};
 use super::state::{Found, Op, Phase, State};
 use super::{Done, completion};
 use crate::limits;
@@ -59,8 +60,8 @@ impl Shared {
     }
 
     /// Whether an append of this many bytes may be queued. Returns the lock, so that it stays true.
-    pub(super) fn admit(&self, bytes: usize) -> io::Result<MutexGuard<'_, State>> {
-        let mut state = self.open()?;
+    fn queue(&self, bytes: usize) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.open()?;
         if bytes > limits::APPEND_BYTES_MAX {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -71,29 +72,35 @@ impl Shared {
             let sentence = format!("{} bytes wait for the log's disk already", state.queued_bytes);
             return Err(io::Error::new(io::ErrorKind::WouldBlock, sentence));
         }
-        let reserve = self.segment_bytes * limits::RESERVE_SEGMENTS + (state.queued_bytes + bytes) as u64;
-        let is_enough = |state: &State| state.free_bytes.is_some_and(|free| free >= reserve);
-        // Asked once per flush, more often only when much is appended at once or the disk was full.
-        let is_fresh = !state.queue.is_empty() && state.appended_since_look < limits::APPENDED_PER_SPACE_CHECK;
-        if !(is_fresh && is_enough(&state)) {
+        Ok(state)
+    }
+
+    /// Whether an append of this many bytes may be promised.
+    pub(super) fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
+        let mut state = self.queue(bytes)?;
+        let wanted = (state.queued_bytes + bytes) as u64;
+        let take = |state: &State| {
+            // Nothing is taken before the first look.
+            let free = state.free_bytes.unwrap_or(0);
+            Space { free, prepared: state.prepared_bytes, segment: self.segment_bytes }.take(demand, wanted)
+        };
+        // Asked once per flush, more often only when much is appended at once or the volume was full. What rides along
+        // waits in the queue for as long as nothing else comes, so it does not count.
+        let is_fresh = state.urgent > 0 && state.appended_since_look < limits::APPENDED_PER_SPACE_CHECK;
+        if !(is_fresh && take(&state).is_ok()) {
             drop(state);
             let free = self.disk.free_bytes(&self.folder).map_err(|error| self.fail("ask for free disk", &error))?;
             state = self.open()?;
             state.free_bytes = Some(free);
             state.appended_since_look = 0;
         }
-        if !is_enough(&state) {
-            let free = state.free_bytes.unwrap_or(0);
-            let sentence = format!("the log's disk has {free} bytes left, and {reserve} must be");
-            return Err(io::Error::new(io::ErrorKind::StorageFull, sentence));
-        }
-        Ok(state)
+        take(&state).map_err(|shortage| io::Error::new(io::ErrorKind::StorageFull, shortage))
     }
 
     pub(super) fn append(&self, key: &Arc<str>, entries: Vec<(u64, Bytes)>, done: Done) {
         let change = Change::Entries(entries);
         let bytes = change.encoded_len(key);
-        let refused = match self.admit(bytes) {
+        let refused = match self.queue(bytes) {
             Ok(mut state) => match state.check_append(key, &change) {
                 Ok(()) => {
                     state.appended_since_look += bytes as u64;

@@ -31,6 +31,8 @@ pub(super) struct State {
     /// Free space at the last look, and what was appended since.
     pub(super) free_bytes: Option<u64>,
     pub(super) appended_since_look: u64,
+    /// What the active segment and the full spare one still take.
+    pub(super) prepared_bytes: u64,
     pub(super) phase: Phase,
 }
 
@@ -287,6 +289,7 @@ impl State {
             cache_bytes_max,
             free_bytes: None,
             appended_since_look: 0,
+            prepared_bytes: 0,
             phase: Phase::Open,
         }
     }

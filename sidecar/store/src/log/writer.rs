@@ -58,6 +58,7 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
     let mut state = State::new(options.cache_bytes);
     state.segments = recovered.segments.clone();
     state.partitions = recovered.into_partitions();
+    state.prepared_bytes = active.len - offset;
     let shared = Arc::new(Shared::new(state, disk, folder, segment_bytes, options.queue_bytes_max));
     let writer = Writer {
         shared: shared.clone(),
@@ -198,6 +199,7 @@ impl Writer {
             state.written(op, segment, &places);
         }
         state.evict();
+        state.prepared_bytes = self.prepared_bytes();
         drop(state);
         // In step with what is written, so that the next segment is ready when this one is full.
         self.prepare_spare(2 * self.buffer.len() as u64).map(drop)
@@ -271,9 +273,24 @@ impl Writer {
                 Blank::begin(disk, &self.shared.folder, SPARE, len)?
             }
         };
-        spare.fill(bytes)?;
+        match spare.fill(bytes) {
+            // Somebody else fills the volume. What was prepared of this segment is given back, for those who need it now.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                tracing::warn!(folder = %self.shared.folder.display(), "the volume is full");
+                spare.discard(disk)?;
+                return Ok(Next::Wait);
+            }
+            filled => filled?,
+        }
         self.spare = Some(spare);
+        self.shared.lock().prepared_bytes = self.prepared_bytes();
         Ok(Next::Again)
+    }
+
+    /// What can be written without another byte of the volume.
+    fn prepared_bytes(&self) -> u64 {
+        let spare = self.spare.as_ref().filter(|spare| spare.is_full()).map_or(0, Blank::len);
+        self.active.len - self.offset + spare
     }
 
     /// Old segments are looked at again.

@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 
 use coterie_store::LogState;
-use coterie_store::log::Options;
+use coterie_store::log::{Demand, Options};
 
 use super::support::*;
 
@@ -244,7 +244,7 @@ fn an_io_error_is_final_and_told() {
         assert!(append(&partition, [4]).await.is_err());
         assert!(partition.save_vote(bytes("v")).await.is_err());
         assert!(partition.read(.., 10).is_err());
-        assert!(log.admit(1).is_err());
+        assert!(log.admit(Demand::Growth, 1).is_err());
         log.close().await;
     });
 }

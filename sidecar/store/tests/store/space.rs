@@ -4,28 +4,99 @@ use std::io::ErrorKind;
 
 use coterie_env::Disk;
 use coterie_store::Log;
-use coterie_store::log::Options;
+use coterie_store::log::{Demand, Options};
 
 use super::support::*;
 
 #[test]
-fn a_full_disk_refuses_appends_changes_nothing_and_recovers_by_itself() {
+fn a_full_volume_refuses_growth_takes_what_is_decided_and_recovers_by_itself() {
     let disk = disk();
     live(async {
         let log = open(&disk).unwrap();
         let partition = log.partition("p");
         append(&partition, 1..=3).await.unwrap();
-        disk.set_free_bytes(2 * 4096 - 1);
-        assert_eq!(log.admit(1).unwrap_err().kind(), ErrorKind::StorageFull);
-        assert_eq!(append(&partition, [4]).await.unwrap_err().kind(), ErrorKind::StorageFull);
+        disk.set_free_bytes(2 * 4096);
+        let refused = log.admit(Demand::Growth, 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::StorageFull);
+        assert!(refused.to_string().contains("8192 bytes left"), "{refused}");
         assert_eq!(partition.state().last, Some(3));
+        log.admit(Demand::Reserve, 1).unwrap();
         partition.save_vote(bytes("v")).await.unwrap();
         partition.truncate_after(Some(2)).await.unwrap();
         partition.purge(1, bytes("id")).await.unwrap();
         assert!(log.healthy());
         disk.set_free_bytes(u64::MAX);
+        log.admit(Demand::Growth, 1).unwrap();
         append(&partition, [3]).await.unwrap();
         assert_eq!(indexes(&partition), [2, 3]);
+    });
+}
+
+#[test]
+fn a_volume_that_fills_between_two_writes_is_noticed_at_the_next_although_the_segment_has_room() {
+    let disk = disk();
+    live(async {
+        let log = open(&disk).unwrap();
+        let partition = log.partition("p");
+        log.admit(Demand::Growth, 1).unwrap();
+        append(&partition, [1]).await.unwrap();
+        // Waits in the queue for somebody else's flush.
+        partition.save_committed(bytes("1"));
+        disk.set_free_bytes(0);
+        assert_eq!(log.admit(Demand::Growth, 1).unwrap_err().kind(), ErrorKind::StorageFull);
+        disk.set_free_bytes(u64::MAX);
+        log.admit(Demand::Growth, 1).unwrap();
+    });
+}
+
+#[test]
+fn a_volume_that_somebody_else_fills_to_the_last_byte_holds_what_is_decided_and_recovers() {
+    let disk = disk();
+    live(async {
+        let log = open(&disk).unwrap();
+        settle().await;
+        let partition = log.partition("p");
+        append(&partition, [1]).await.unwrap();
+        disk.set_capacity(0);
+        assert_eq!(log.admit(Demand::Growth, 1).unwrap_err().kind(), ErrorKind::StorageFull);
+        // What is prepared has room, up to a rest that is left to votes.
+        let mut index = 1;
+        while log.admit(Demand::Reserve, 600).is_ok() {
+            index += 1;
+            append_now(&partition, vec![(index, bytes([1; 512]))]).await.unwrap().unwrap();
+        }
+        assert!(index > 3, "only {index} fitted");
+        partition.save_vote(bytes("v")).await.unwrap();
+        partition.purge(index - 1, bytes("id")).await.unwrap();
+        settle().await;
+        assert!(log.healthy());
+        disk.set_capacity(1 << 20);
+        log.admit(Demand::Growth, 600).unwrap();
+        append(&partition, [index + 1]).await.unwrap();
+        assert_eq!(indexes(&partition), [index, index + 1]);
+    });
+}
+
+#[test]
+fn a_segment_that_is_being_prepared_when_the_volume_fills_is_given_back() {
+    let disk = disk();
+    let segment_bytes = 4 << 20;
+    live(async {
+        let options = Options { segment_bytes, ..small() };
+        let log = Log::open(&env(&disk, 1), DIR.as_ref(), options).unwrap();
+        let spare = std::path::Path::new(DIR).join("wal/spare.tmp");
+        while disk.read(&spare).is_err() {
+            tokio::task::yield_now().await;
+        }
+        disk.set_capacity(0);
+        settle().await;
+        assert_eq!(disk.read(&spare).unwrap_err().kind(), ErrorKind::NotFound);
+        append(&log.partition("p"), [1]).await.unwrap();
+        assert!(log.healthy());
+        disk.set_capacity(u64::MAX);
+        append(&log.partition("p"), [2]).await.unwrap();
+        settle().await;
+        assert_eq!(disk.read(&spare).unwrap().len(), usize::try_from(segment_bytes).unwrap());
     });
 }
 

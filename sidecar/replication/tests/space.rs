@@ -1,0 +1,92 @@
+//! Volumes that run full.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use coterie_core::command::Query;
+use coterie_core::{ErrorCode, GroupName};
+use coterie_replication::ProposeError;
+
+fn refusal<T: std::fmt::Debug>(result: Result<T, ProposeError>) -> (ErrorCode, String) {
+    match result.unwrap_err() {
+        ProposeError::Rejected(rejection) => (rejection.code, rejection.message),
+        ProposeError::NotLeader(leader) => panic!("not the leader; {leader:?} is"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_volumes_take_no_writes_but_elections_reads_and_what_ends_sessions_and_recover() {
+    let mut cluster = Cluster::formed(3).await;
+    cluster.must(create("a")).await;
+    let client = Client::new();
+    for node in cluster.nodes() {
+        cluster.set_free_bytes(node, 2 * SEGMENT_BYTES);
+    }
+    let leader = cluster.leader().await;
+    let (code, message) = refusal(cluster.replica(leader).propose(client.body(create("b")), DEADLINE).await);
+    assert_eq!(code, ErrorCode::StorageFull);
+    assert!(message.contains(&member(leader).0) && message.contains("bytes left"), "{message}");
+
+    // A new leader writes an entry of its own, and a majority takes it, also when there is nothing left at all.
+    for node in cluster.nodes() {
+        cluster.set_free_bytes(node, 0);
+    }
+    cluster.crash(leader).await;
+    let leader = cluster.leader().await;
+    let replica = cluster.replica(leader);
+    let group = Query::Group(GroupName::from("a"));
+    within(async { while replica.read(&group, false, DEADLINE).await.is_err() {} }).await;
+    assert_eq!(refusal(replica.propose(client.body(create("b")), DEADLINE).await).0, ErrorCode::StorageFull);
+    within(replica.propose_from_reserve(client.body(create("from-the-reserve")), DEADLINE)).await.unwrap().1.unwrap();
+
+    for node in cluster.nodes() {
+        cluster.set_free_bytes(node, u64::MAX);
+    }
+    cluster.must(create("b")).await;
+    assert_eq!(groups(&cluster.replica(cluster.leader().await)), ["a", "b", "from-the-reserve"]);
+    assert!(cluster.nodes().into_iter().all(|node| cluster.failure(node).is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_with_a_full_volume_stops_nobody_and_catches_up_when_there_is_room() {
+    let cluster = Cluster::formed(3).await;
+    cluster.must(create("a")).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
+    cluster.set_free_bytes(follower, 0);
+    // More than is prepared. The machine refuses such a name, which is replicated and logged all the same.
+    let too_long = create(&"x".repeat(usize::try_from(SEGMENT_BYTES / 4).unwrap()));
+    let client = Client::new();
+    for _ in 0..10 {
+        cluster.must_body(client.body(too_long.clone())).await.1.unwrap_err();
+    }
+    let (last, _) = cluster.must(create("b")).await;
+    assert!(*cluster.replica(follower).applied().borrow() < last, "it takes no more than it has room for");
+    assert_eq!(cluster.failure(follower), None);
+    cluster.set_free_bytes(follower, u64::MAX);
+    cluster.applied(follower, last).await;
+    assert_eq!(groups(&cluster.replica(follower)), ["a", "b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_that_has_no_room_waits_for_it() {
+    let cluster = Cluster::with_snapshots_every(1, 10).await.form().await;
+    cluster.set_free_bytes(1, 16 << 20);
+    for number in 0..50 {
+        cluster.must(create(&format!("g-{number}"))).await;
+    }
+    assert!(!cluster.has_snapshot(1));
+    assert_eq!(cluster.failure(1), None);
+    cluster.set_free_bytes(1, u64::MAX);
+    within(async {
+        while !cluster.has_snapshot(1) {
+            tokio::time::sleep(Duration::from_millis(20)).await; // waits for a condition
+        }
+    })
+    .await;
+    cluster.must(create("b")).await;
+}

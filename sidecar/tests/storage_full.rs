@@ -1,0 +1,89 @@
+//! A cluster of one whose volume runs full, over both wires.
+
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coterie_core::config::{Config, Overrides};
+use coterie_env::Env;
+use coterie_env::mem::MemDisk;
+use coterie_proto::v1;
+use coterie_proto::v1::groups_client::GroupsClient;
+use coterie_sidecar::node::{Node, Options};
+use coterie_sidecar::state::State;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::transport::Channel;
+
+/// Starts a cluster of one on this disk; its port for applications.
+async fn start(disk: &MemDisk) -> (Node, u16) {
+    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    drop(free);
+    let text = format!(
+        "cluster:\n  local-member: {{name: one}}\n  members:\n    one: {{type: persistent, address: \"localhost:{}\"}}\n\
+         profiles: [consensus]\napi: {{port: {}}}\nhealth: {{port: {}}}\n",
+        ports[0], ports[1], ports[2],
+    );
+    let config = Config::from_yaml(&text, &Overrides::default()).unwrap();
+    let env = Env { disk: Arc::new(disk.clone()), ..coterie_env::real() };
+    let data_directory = PathBuf::from("/data");
+    let node = Node::start(Options { env, config, data_directory, api_socket: None }).await.unwrap();
+    node.state().wait_for(|state| *state == State::Running).await.unwrap();
+    while node.ready().is_err() {
+        tokio::task::yield_now().await;
+    }
+    (node, ports[1])
+}
+
+/// Status and body of a request over HTTP.
+async fn http(port: u16, method: &str, group: &str) -> (u16, serde_json::Value) {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!(
+        "{method} /v1/groups/{group} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: 2\r\n\r\n{{}}"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}
+
+fn create(group: &str) -> v1::CreateGroupRequest {
+    v1::CreateGroupRequest { group: group.to_owned(), ..v1::CreateGroupRequest::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d12_a_full_volume_refuses_writes_with_a_code_answers_reads_and_recovers_by_itself() {
+    let disk = MemDisk::new();
+    let (node, port) = start(&disk).await;
+    let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect().await.unwrap();
+    let mut grpc = GroupsClient::new(channel);
+    grpc.create(create("before")).await.unwrap();
+    // The log's present segment has 16 MiB of room, which changes nothing.
+    for free_bytes in [(32 << 20) - 1, 0] {
+        disk.set_free_bytes(free_bytes);
+        let status = grpc.create(create("over-grpc")).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert_eq!(status.metadata().get("coterie-code").unwrap(), "storage_full");
+        assert_eq!(status.metadata().get("coterie-retry").unwrap(), "later");
+        assert!(status.message().starts_with("one, which leads "), "{}", status.message());
+        let (status, problem) = http(port, "PUT", "over-http").await;
+        assert_eq!((status, problem["code"].as_str()), (507, Some("storage_full")), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(&format!("{free_bytes} bytes left")), "{problem}");
+
+        let get = v1::GetGroupRequest { group: "before".to_owned(), ..v1::GetGroupRequest::default() };
+        assert_eq!(grpc.get(get).await.unwrap().into_inner().consistency(), v1::Consistency::Linearizable);
+        let (status, group) = http(port, "GET", "before").await;
+        assert_eq!((status, group["consistency"].as_str()), (200, Some("linearizable")));
+        assert_eq!((node.live(), node.ready()), (Ok(()), Ok(())));
+    }
+    disk.set_free_bytes(u64::MAX);
+    grpc.create(create("over-grpc")).await.unwrap();
+    assert_eq!(http(port, "PUT", "over-http").await.0, 200);
+    tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
+}
