@@ -23,7 +23,7 @@ use crate::directory::Directory;
 use crate::limits;
 use crate::partitions::Partitions;
 use crate::peers::client::{Peers, to_wire};
-use crate::watch::Watch;
+use crate::watch::{Watch, Ways};
 
 /// The kind of primitive that this version has.
 pub const KIND_GROUP: &str = "group";
@@ -196,16 +196,10 @@ impl Router {
         group: &GroupName,
         after: Option<EventId>,
     ) -> Result<Watch, Rejection> {
-        Watch::open(
-            self.0.env.clone(),
-            self.0.partitions.clone(),
-            self.0.peers.clone(),
-            self.0.directory.clone(),
-            partition.clone(),
-            group.clone(),
-            after,
-        )
-        .await
+        let Inner { env, partitions, peers, directory, .. } = &*self.0;
+        let (env, partitions) = (env.clone(), partitions.clone());
+        let ways = Ways { env, partitions, peers: peers.clone(), directory: directory.clone() };
+        Watch::open(ways, partition.clone(), group.clone(), after).await
     }
 
     /// Sends one request to wherever the partition's leader is, until it is answered or the deadline passes.

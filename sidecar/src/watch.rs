@@ -52,12 +52,22 @@ enum Source {
     None,
 }
 
+/// What a watch finds replicas with.
+#[derive(Clone)]
+pub struct Ways {
+    /// The world.
+    pub env: Env,
+    /// Replicas on this member.
+    pub partitions: Partitions,
+    /// Calls to the others.
+    pub peers: Peers,
+    /// Where the others are.
+    pub directory: Directory,
+}
+
 /// A watch of one group.
 pub struct Watch {
-    env: Env,
-    partitions: Partitions,
-    peers: Peers,
-    directory: Directory,
+    ways: Ways,
     partition: PartitionId,
     group: GroupName,
     after: Option<EventId>,
@@ -69,23 +79,18 @@ pub struct Watch {
 impl Watch {
     /// Opens a watch. `group_unknown` if there is no such group (and `after` is `None`).
     pub async fn open(
-        env: Env,
-        partitions: Partitions,
-        peers: Peers,
-        directory: Directory,
+        ways: Ways,
         partition: PartitionId,
         group: GroupName,
         after: Option<EventId>,
     ) -> Result<Self, Rejection> {
-        let source = Source::None;
-        let mut watch =
-            Self { env, partitions, peers, directory, partition, group, after, stale: false, round: 0, source };
-        let until_ms = watch.env.clock.monotonic_ms() + coterie_core::limits::DEADLINE_MS_DEFAULT;
+        let mut watch = Self { ways, partition, group, after, stale: false, round: 0, source: Source::None };
+        let until_ms = watch.now_ms() + coterie_core::limits::DEADLINE_MS_DEFAULT;
         loop {
             match watch.connect().await {
                 Ok(()) => return Ok(watch),
                 Err(rejection) if rejection.code != ErrorCode::NoQuorum => return Err(rejection),
-                Err(rejection) if watch.env.clock.monotonic_ms() >= until_ms => return Err(rejection),
+                Err(rejection) if watch.now_ms() >= until_ms => return Err(rejection),
                 Err(_) => tokio::time::sleep(Duration::from_millis(limits::RETRY_PAUSE_MS_MAX)).await,
             }
         }
@@ -142,6 +147,10 @@ impl Watch {
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        self.ways.env.clock.monotonic_ms()
+    }
+
     fn remember(&mut self, item: &Item) {
         match item {
             Item::Snapshot(view) | Item::Resync(Some(view)) => self.after = Some(after(view)),
@@ -161,7 +170,7 @@ impl Watch {
     }
 
     async fn connect(&mut self) -> Result<(), Rejection> {
-        if let Some(local) = self.partitions.get(&self.partition) {
+        if let Some(local) = self.ways.partitions.get(&self.partition) {
             if self.after.is_none() {
                 local.with_machine(|machine| machine.query(&Query::Group(self.group.clone())))?;
             }
@@ -169,12 +178,12 @@ impl Watch {
             self.source = Source::Local(local, watcher);
             return Ok(());
         }
-        let replicas = self.directory.replicas(&self.partition);
+        let replicas = self.ways.directory.replicas(&self.partition);
         let unreachable =
             || Rejection::new(ErrorCode::NoQuorum, format!("no replica of partition {} answers", self.partition));
         let member = replicas.get(self.round % replicas.len().max(1)).ok_or_else(unreachable)?;
         self.round += 1;
-        let mut client = self.peers.client(member)?;
+        let mut client = self.ways.peers.client(member)?;
         let request = peer::WatchRequest {
             partition: Some(to_wire(&self.partition)),
             key: self.group.0.clone(),

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ struct Shared {
 pub(crate) fn tcp(env: &Env, listeners: Vec<Box<dyn Listener>>, routes: &Router, stopping: &CancellationToken) {
     let shared = Shared::new(env, routes, stopping);
     for listener in listeners {
-        env.spawn.spawn("listen-tcp", Box::pin(accept_tcp(shared.clone(), listener)));
+        env.spawn.spawn("listen-tcp", Box::pin(accept(shared.clone(), listener)));
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn socket(env: &Env, path: &Path, routes: &Router, stopping: &Cancell
         Err(error) => return Err(error),
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-    env.spawn.spawn("listen-socket", Box::pin(accept_unix(Shared::new(env, routes, stopping), listener)));
+    env.spawn.spawn("listen-socket", Box::pin(accept(Shared::new(env, routes, stopping), listener)));
     Ok(())
 }
 
@@ -99,27 +99,37 @@ impl Shared {
     }
 }
 
-async fn accept_tcp(shared: Shared, mut listener: Box<dyn Listener>) {
-    while let Some(permit) = shared.permit().await {
-        let accepted = tokio::select! {
-            () = shared.stopping.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, _)) => shared.spawn(stream, permit),
-            Err(error) => shared.failed(&error).await,
-        }
+/// A listener of either kind.
+trait Accept: Send {
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    fn accept(&mut self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for Box<dyn Listener> {
+    type Stream = Box<dyn coterie_env::Stream>;
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        (**self).accept().await.map(|(stream, _)| stream)
     }
 }
 
-async fn accept_unix(shared: Shared, listener: UnixListener) {
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&mut self) -> io::Result<Self::Stream> {
+        UnixListener::accept(self).await.map(|(stream, _)| stream)
+    }
+}
+
+async fn accept(shared: Shared, mut listener: impl Accept) {
     while let Some(permit) = shared.permit().await {
         let accepted = tokio::select! {
             () = shared.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => shared.spawn(stream, permit),
+            Ok(stream) => shared.spawn(stream, permit),
             Err(error) => shared.failed(&error).await,
         }
     }
@@ -160,7 +170,6 @@ mod tests {
     use axum::routing::get;
     use futures_util::StreamExt as _;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::UnixStream;
     use tokio::sync::oneshot;
 
     use super::*;
