@@ -1,11 +1,12 @@
 //! S78 to S114 where they need a cluster of their own shape. Each starts its cluster once and makes its checks over both
 //! wires.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use coterie_cli::local::LocalCluster;
 use coterie_conformance::harness::{cluster, names, prepared, start};
-use coterie_conformance::wire::Joining;
+use coterie_conformance::wire::{If, Joining};
 use coterie_conformance::{Grpc, Http, Wire, eventually, run};
 use coterie_core::config::builder::{Builder, Group, Profile};
 use coterie_proto::v1;
@@ -50,6 +51,165 @@ fn s78_s79_s84_s88_s89_s104_a_partition_group_is_a_set_of_partitions_on_the_memb
         start(&cluster, [client]).await;
         partitions_are_where_they_are_configured::<Grpc>(&cluster, client).await;
         partitions_are_where_they_are_configured::<Http>(&cluster, client).await;
+    });
+}
+
+/// What every member says of the partition groups: name, type and the numbers of the partitions, once each has a leader.
+async fn shape<W: Wire>(cluster: &LocalCluster, place: usize) -> Vec<(String, String, Vec<u32>)> {
+    let wire = wire::<W>(cluster, place);
+    eventually("every partition has a leader", || async {
+        let groups = wire.status().await.map_err(|failure| failure.to_string())?.partition_groups;
+        let partitions = || groups.iter().flat_map(|group| &group.partitions);
+        if groups.len() < 3 || partitions().any(|partition| partition.leader.is_empty() || partition.applied == 0) {
+            return Err(format!("{groups:?}"));
+        }
+        let shape = |group: v1::PartitionGroupStatus| {
+            (group.name, group.r#type, group.partitions.iter().map(|it| it.partition).collect())
+        };
+        Ok(groups.into_iter().map(shape).collect())
+    })
+    .await
+}
+
+/// How far the replica of each partition of `data` has applied, at a place.
+async fn applied<W: Wire>(cluster: &LocalCluster, place: usize) -> Result<Vec<u64>, String> {
+    let status = wire::<W>(cluster, place).status().await.map_err(|failure| failure.to_string())?;
+    let data = status.partition_groups.into_iter().find(|group| group.name == "data").ok_or("no data")?;
+    Ok(data.partitions.iter().map(|partition| partition.applied).collect())
+}
+
+/// The one partition of `data` that a write goes to.
+async fn partition_of_a_write<W: Wire>(cluster: &LocalCluster, write: impl AsyncFnOnce()) -> usize {
+    let before = applied::<W>(cluster, 0).await.expect("status");
+    write().await;
+    eventually("the write is applied", || async {
+        let now = applied::<W>(cluster, 0).await?;
+        let moved: Vec<usize> = (0..now.len()).filter(|at| now[*at] != before[*at]).collect();
+        match moved.as_slice() {
+            [] => Err(format!("{now:?}")),
+            [partition] => Ok(*partition),
+            several => panic!("one name is in one partition, not in {several:?}"),
+        }
+    })
+    .await
+}
+
+/// Names are spread over all partitions, and each is written to the same one through every member.
+async fn names_are_spread<W: Wire>(cluster: &LocalCluster, prefix: &str) {
+    let members: [W; 3] = [0, 1, 2].map(|place| wire(cluster, place));
+    let mut used = BTreeSet::new();
+    for number in 0..12 {
+        let (name, by) = (format!("{prefix}-{number}"), number % 3);
+        let first = partition_of_a_write::<W>(cluster, async || {
+            members[by].in_partition_group("data").create(&name, None).await.expect("create");
+        })
+        .await;
+        let config = v1::GroupConfig { release_timeout_ms: Some(9), max_members: Some(9) };
+        let again = partition_of_a_write::<W>(cluster, async || {
+            let other = members[(by + 1) % 3].in_partition_group("data");
+            other.configure(&name, config, If::default()).await.expect("configure");
+        })
+        .await;
+        assert_eq!(first, again, "{name} is in one partition");
+        used.insert(first);
+    }
+    assert_eq!(used, BTreeSet::from([0, 1, 2, 3]), "the names are spread over all partitions");
+}
+
+#[test]
+fn s84_s85_a_group_has_its_type_and_number_of_partitions_and_names_are_spread_over_them() {
+    run(async {
+        let cluster = prepared(|_, builder| {
+            builder
+                .management_group(Group::raft(names()))
+                .partition_group("data", Group::raft(names()).partitions(4))
+                .partition_group("one", Group::raft(names()).partitions(1))
+        });
+        start(&cluster, [0, 1, 2]).await;
+        let raft = |name: &str, partitions: Vec<u32>| (name.to_owned(), "raft".to_owned(), partitions);
+        let expected = [raft("system", vec![1]), raft("data", vec![1, 2, 3, 4]), raft("one", vec![1])];
+        for place in 0..3 {
+            assert_eq!(shape::<Grpc>(&cluster, place).await, expected);
+            assert_eq!(shape::<Http>(&cluster, place).await, expected);
+        }
+        names_are_spread::<Grpc>(&cluster, "over-grpc").await;
+        names_are_spread::<Http>(&cluster, "over-http").await;
+    });
+}
+
+/// The configuration that the tests of records create with, and another one.
+const KEPT: v1::GroupConfig = v1::GroupConfig { release_timeout_ms: Some(1_234), max_members: Some(7) };
+const OTHER: v1::GroupConfig = v1::GroupConfig { release_timeout_ms: Some(1_234), max_members: Some(8) };
+
+/// Every member knows the group with its options, makes no second one with others, and keeps apart what has the same name
+/// in another partition group.
+async fn is_known_everywhere<W: Wire>(cluster: &LocalCluster, group: &str) {
+    for place in 0..3 {
+        let wire = wire::<W>(cluster, place).in_partition_group("data");
+        let found =
+            eventually("the group is known", || async { wire.get(group).await.map_err(|failure| failure.to_string()) })
+                .await;
+        assert_eq!((found.partition_group.as_str(), found.config), ("data", Some(KEPT)));
+        assert_eq!(
+            wire.create(group, Some(KEPT)).await.expect("the same again").config_revision,
+            found.config_revision
+        );
+        let failure = wire.create(group, Some(OTHER)).await.expect_err("it exists with other options");
+        assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("exists_differently", "never"), "{failure}");
+        let elsewhere = wire.in_partition_group("more").create(group, Some(OTHER)).await.expect("another primitive");
+        assert_eq!((elsewhere.partition_group.as_str(), elsewhere.config), ("more", Some(OTHER)));
+        assert_eq!(wire.get(group).await.expect("get").config, Some(KEPT), "the one in data is as it was");
+    }
+}
+
+/// What the management group recorded can be used without it; what it did not cannot be made, although the partitions
+/// have their majority.
+async fn only_what_is_recorded_can_be_used<W: Wire>(cluster: &LocalCluster, group: &str) {
+    for place in [1, 2] {
+        let wire = wire::<W>(cluster, place).in_partition_group("data");
+        let made = eventually("two of three are a majority of data", || async {
+            wire.create(group, Some(KEPT)).await.map_err(|failure| failure.to_string())
+        })
+        .await;
+        assert_eq!(made.config, Some(KEPT));
+        let failure = wire.within(Duration::from_secs(1)).create("not-recorded", None).await;
+        let failure = failure.expect_err("nobody can record it");
+        assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("no_quorum", "later"), "{failure}");
+        assert!(failure.message.contains("management group"), "it says who is missing: {failure}");
+        let failure = wire.get("not-recorded").await.expect_err("it was not made");
+        assert_eq!(failure.code, "group_unknown", "{failure}");
+    }
+}
+
+#[test]
+fn s94_d15_the_management_group_records_primitives_and_they_are_known_after_a_restart_of_all_members() {
+    run(async {
+        // The management group is on the first member alone, so that it can be taken away from partitions that go on.
+        let cluster = prepared(|_, builder| {
+            builder
+                .management_group(Group::raft(["member-1"]))
+                .partition_group("data", Group::raft(names()).partitions(2))
+                .partition_group("more", Group::raft(names()).partitions(1))
+        });
+        start(&cluster, [0, 1, 2]).await;
+        let (over_grpc, over_http) = ("made-over-grpc", "made-over-http");
+        let data = |place| (wire::<Grpc>(&cluster, place), wire::<Http>(&cluster, place));
+        data(1).0.in_partition_group("data").create(over_grpc, Some(KEPT)).await.expect("create");
+        data(2).1.in_partition_group("data").create(over_http, Some(KEPT)).await.expect("create");
+        // Each is looked at over the other wire.
+        is_known_everywhere::<Http>(&cluster, over_grpc).await;
+        is_known_everywhere::<Grpc>(&cluster, over_http).await;
+
+        for place in 0..3 {
+            cluster.kill(place).expect("kill");
+        }
+        start(&cluster, [0, 1, 2]).await;
+        is_known_everywhere::<Http>(&cluster, over_grpc).await;
+        is_known_everywhere::<Grpc>(&cluster, over_http).await;
+
+        cluster.kill(0).expect("kill");
+        only_what_is_recorded_can_be_used::<Http>(&cluster, over_grpc).await;
+        only_what_is_recorded_can_be_used::<Grpc>(&cluster, over_http).await;
     });
 }
 

@@ -1,6 +1,6 @@
 //! Bad input: a code, a sentence, and a process that goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use coterie_conformance::harness::{PATIENCE, clients, shared};
 use coterie_conformance::wire::Joining;
@@ -195,16 +195,36 @@ fn http_bad_input_gets_a_problem_with_a_code_and_a_sentence() {
     });
 }
 
+/// Every path of the application's API over HTTP, as the tests of both wires use it.
+const PATHS: [&str; 13] = [
+    "/openapi.json",
+    "/v1/groups",
+    "/v1/groups/{group}",
+    "/v1/groups/{group}/members",
+    "/v1/groups/{group}/members/{member}",
+    "/v1/groups/{group}/members/{member}/metadata",
+    "/v1/groups/{group}/members/{member}/renew",
+    "/v1/groups/{group}/release",
+    "/v1/groups/{group}/self",
+    "/v1/groups/{group}/step-down",
+    "/v1/groups/{group}/watch",
+    "/v1/sidecar/drain",
+    "/v1/status",
+];
+
 #[test]
 fn http_describes_itself_as_openapi() {
     run(async {
         let (status, _, document) = raw("GET", "/openapi.json", &[], "").await;
         assert_eq!(status, 200);
         assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with('3')), "{document}");
-        for path in ["/v1/groups/{group}", "/v1/groups/{group}/watch", "/v1/status"] {
-            let known = document["paths"].as_object().expect("paths");
-            let same = |it: &String| it.split('/').count() == path.split('/').count() && it.starts_with("/v1");
-            assert!(known.keys().any(same), "{path} is not among {:?}", known.keys());
+        let known: BTreeSet<&str> = document["paths"].as_object().expect("paths").keys().map(String::as_str).collect();
+        assert_eq!(known, BTreeSet::from(PATHS));
+        // Each is served: a method that none has is what is wrong, not the path.
+        for path in PATHS {
+            let path = path.replace("{group}", "no-such-group").replace("{member}", "7");
+            let (status, _, problem) = raw("OPTIONS", &path, &[], "").await;
+            assert_eq!(status, 405, "{path}: {problem}");
         }
     });
 }
