@@ -90,7 +90,7 @@ pub struct ClusterSpec {
     #[serde(default)]
     pub security: Security,
 
-    /// While true the operator changes nothing and only reports.
+    /// While true the operator changes nothing and only reports. Certificates are renewed all the same.
     #[serde(default)]
     pub paused: bool,
 }

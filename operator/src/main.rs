@@ -13,9 +13,12 @@ mod admin;
 mod certificates;
 mod cluster;
 mod context;
+#[cfg(test)]
+mod fake;
 mod group;
 mod health;
 mod run;
+mod write;
 
 use std::path::Path;
 

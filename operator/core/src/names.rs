@@ -104,6 +104,12 @@ pub fn claim(pod: &str) -> String {
     format!("{DATA_VOLUME}-{pod}")
 }
 
+/// Whether a claim is that of a pod of this Cluster.
+pub fn is_claim(cluster: &str, claim: &str) -> bool {
+    let pod = claim.strip_prefix(DATA_VOLUME).and_then(|rest| rest.strip_prefix('-'));
+    pod.is_some_and(|pod| index(cluster, pod).is_some())
+}
+
 /// Where others reach a member: its pod's name below the headless Service.
 pub fn address(cluster: &str, namespace: &str, pod: &str) -> String {
     format!("{pod}.{}.{namespace}.svc:{PEER_PORT}", service(cluster))
@@ -151,5 +157,7 @@ mod tests {
         for other in ["orders", "orders-", "orders-1-0", "orders-x", "orders-01", "other-1", "orders-members"] {
             assert_eq!(index("orders", other), None, "{other}");
         }
+        assert!(is_claim("orders", &claim("orders-12")));
+        assert!(!is_claim("orders", &claim("other-1")) && !is_claim("orders", "orders-1"));
     }
 }

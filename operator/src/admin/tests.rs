@@ -2,9 +2,8 @@
 
 use std::net::Ipv4Addr;
 
-use coterie_crds::Cluster;
+use coterie_operator_core::cluster::Owner;
 use coterie_operator_core::cluster::observed::Pod;
-use coterie_operator_core::cluster::{Defaults, Validated, validate};
 use coterie_proto::admin::admin_server::{Admin, AdminServer};
 use coterie_proto::admin::{DeletePartitionGroupResponse, PartitionGroupState, PartitionState};
 use hyper_util::rt::TokioExecutor;
@@ -67,18 +66,13 @@ impl Admin for Member {
     }
 }
 
-fn cluster() -> Validated {
-    let object = serde_json::json!({
-        "apiVersion": "coterie.dev/v1alpha1", "kind": "Cluster",
-        "metadata": {"name": "orders", "namespace": "shop", "uid": "u-1"}, "spec": {},
-    });
-    let object: Cluster = serde_json::from_value(object).expect("a Cluster");
-    validate(&object, &Defaults { sidecar_image: "coterie".to_owned() }).expect("it is valid")
+fn owner() -> Owner {
+    Owner { name: "orders".to_owned(), namespace: "shop".to_owned(), uid: "u-1".to_owned() }
 }
 
 fn authority() -> Authority {
     let now = Timestamp::now().as_second();
-    Authority::generate(&cluster(), Validity::authority(now)).expect("an authority is made").0
+    Authority::generate(&owner(), Validity::authority(now)).expect("an authority is made").0
 }
 
 /// Serves on an address of its own below 127/8, on the peers' port.

@@ -1,49 +1,32 @@
 //! Step "apply" of the Cluster's controller: writes what should be there, what a pod needs before the pod.
 
-use std::fmt::Debug;
-
 use coterie_operator_core::cluster::plan::{Desired, Resize};
 use coterie_operator_core::cluster::status::Applied;
 use coterie_operator_core::cluster::{Observed, Validated};
 use coterie_operator_core::names;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::Resource;
-use kube::api::{DeleteParams, EvictParams, Patch, PatchParams};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
 use crate::certificates::{self, Authority};
 use crate::context::Context;
+use crate::write::{self, Failure, failure, is_status, write};
 
-/// What could not be written for now. What the API server refuses for good is [`Applied::Refused`] instead.
+/// What could not be done for now. What the API server refuses for good is reported as [`Applied`] instead.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Certificates.
     #[error("make certificates")]
-    Certificates(#[from] certificates::Error),
+    Certificates(#[source] certificates::Error),
     /// An object.
-    #[error("write {what}")]
-    Write {
-        what: String,
-        #[source]
-        source: kube::Error,
-    },
+    #[error(transparent)]
+    Write(write::Error),
 }
 
-/// How a write ended that did not succeed.
-enum Failure {
-    /// The API server will say the same again.
-    Refused(String),
-    /// Another try may succeed.
-    Failed(Error),
-}
-
-/// Applies everything, unless the Cluster is paused.
+/// Applies everything, or renews the certificates alone if the Cluster is paused.
 pub(crate) async fn apply(
     context: &Context,
     cluster: &Validated,
@@ -51,14 +34,21 @@ pub(crate) async fn apply(
     desired: &Desired,
     authority: Option<Authority>,
 ) -> Result<Applied, Error> {
-    if cluster.paused {
-        return Ok(Applied::Paused);
+    let owner = cluster.owner();
+    let certified = if cluster.paused {
+        certificates::renew(context, &owner, authority).await
+    } else {
+        certificates::ensure(context, &owner, authority).await
+    };
+    match certified {
+        Ok(()) if cluster.paused => return Ok(Applied::Paused),
+        Ok(()) => {}
+        Err(certificates::Error::Stopped(applied)) => return Ok(applied),
+        Err(error) => return Err(Error::Certificates(error)),
     }
-    certificates::ensure(context, cluster, authority).await?;
     match objects(context, cluster, observed, desired).await {
-        Ok(applied) => Ok(applied),
-        Err(Failure::Refused(why)) => Ok(Applied::Refused(why)),
-        Err(Failure::Failed(error)) => Err(error),
+        Ok(applied) | Err(Failure::Stopped(applied)) => Ok(applied),
+        Err(Failure::Failed(error)) => Err(Error::Write(error)),
     }
 }
 
@@ -79,18 +69,21 @@ async fn objects(
         stateful_set,
         evict,
     } = desired;
-    let namespace = &cluster.namespace;
-    write::<ServiceAccount>(context, namespace, &names::service_account(&cluster.name), service_account).await?;
-    write::<ConfigMap>(context, namespace, &names::configuration(&cluster.name), configuration).await?;
-    write::<Service>(context, namespace, &names::service(&cluster.name), service).await?;
+    let owner = &cluster.owner();
+    write::<ServiceAccount>(context, owner, &names::service_account(&cluster.name), service_account).await?;
+    write::<ConfigMap>(context, owner, &names::configuration(&cluster.name), configuration).await?;
+    write::<Service>(context, owner, &names::service(&cluster.name), service).await?;
     match network_policy {
-        Some(policy) => write::<NetworkPolicy>(context, namespace, &cluster.name, policy).await?,
-        None if observed.has_network_policy => delete_network_policy(context, cluster).await?,
-        None => {}
+        Some(policy) => write::<NetworkPolicy>(context, owner, &cluster.name, policy).await?,
+        None => {
+            if let Some(uid) = &observed.network_policy {
+                delete_network_policy(context, cluster, uid).await?;
+            }
+        }
     }
-    write::<PodDisruptionBudget>(context, namespace, &cluster.name, disruption_budget).await?;
+    write::<PodDisruptionBudget>(context, owner, &cluster.name, disruption_budget).await?;
     let resized = match resize {
-        Some(resize) => self::resize(context, cluster, resize).await?,
+        Some(resize) => self::resize(context, cluster, observed, resize).await?,
         None => Resized::Done,
     };
     let applied = match resized {
@@ -102,11 +95,11 @@ async fn objects(
     if observed.stateful_set.as_ref().is_some_and(|set| set.is_deleted) {
         return Ok(applied);
     }
-    write::<StatefulSet>(context, namespace, &cluster.name, stateful_set).await?;
+    write::<StatefulSet>(context, owner, &cluster.name, stateful_set).await?;
     // All of them, whatever comes of one: without a quorum the replaced ones may wait for the others.
     let mut evicted = Ok(());
     for pod in evict {
-        evicted = evicted.and(self::evict(context, cluster, pod).await);
+        evicted = evicted.and(self::evict(context, cluster, observed, pod).await);
     }
     evicted.map(|()| applied)
 }
@@ -121,52 +114,58 @@ enum Resized {
     SetDeleted,
 }
 
-async fn write<K>(
-    context: &Context,
-    namespace: &str,
-    name: &str,
-    object: &(impl Serialize + Debug),
-) -> Result<(), Failure>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
-{
-    let params = PatchParams::apply(names::MANAGER).force();
-    let written = context.api::<K>(namespace).patch(name, &params, &Patch::Apply(object)).await;
-    written.map(drop).map_err(|error| failure(format!("{} {name}", K::kind(&())), error))
-}
-
-async fn delete_network_policy(context: &Context, cluster: &Validated) -> Result<(), Failure> {
-    match context.api::<NetworkPolicy>(&cluster.namespace).delete(&cluster.name, &DeleteParams::default()).await {
-        Err(error) if !is_status(&error, &[404]) => Err(failure("NetworkPolicy".to_owned(), error)),
+/// Deletes it if it still is the one that was seen.
+async fn delete_network_policy(context: &Context, cluster: &Validated, uid: &str) -> Result<(), Failure> {
+    let params = DeleteParams::default().preconditions(this(uid));
+    match context.api::<NetworkPolicy>(&cluster.namespace).delete(&cluster.name, &params).await {
+        Err(error) if !is_status(&error, &[404]) => Err(failure(format!("NetworkPolicy {}", cluster.name), error)),
         Ok(_) | Err(_) => Ok(()),
     }
 }
 
+/// The object of this identity, and no other that has come to its name.
+fn this(uid: &str) -> Preconditions {
+    Preconditions { uid: Some(uid.to_owned()), resource_version: None }
+}
+
 /// The claims first: if their class cannot expand, the StatefulSet stays as it is.
-async fn resize(context: &Context, cluster: &Validated, resize: &Resize) -> Result<Resized, Failure> {
+async fn resize(
+    context: &Context,
+    cluster: &Validated,
+    observed: &Observed,
+    resize: &Resize,
+) -> Result<Resized, Failure> {
     let Resize { claims, size, is_set_outdated } = resize;
     let api = context.api::<PersistentVolumeClaim>(&cluster.namespace);
     for claim in claims {
-        let patch = Patch::Merge(json!({"spec": {"resources": {"requests": {"storage": size}}}}));
+        let version = observed.claims.get(claim).map(|claim| &claim.version);
+        let patch = Patch::Merge(
+            json!({"metadata": {"resourceVersion": version}, "spec": {"resources": {"requests": {"storage": size}}}}),
+        );
         let patched = api.patch(claim, &PatchParams::default(), &patch).await;
         match patched.map_err(|error| failure(format!("PersistentVolumeClaim {claim}"), error)) {
             Ok(_) => {}
-            Err(Failure::Refused(why)) => return Ok(Resized::Refused(why)),
-            Err(failed @ Failure::Failed(_)) => return Err(failed),
+            Err(Failure::Stopped(Applied::Refused(why))) => return Ok(Resized::Refused(why)),
+            Err(failure) => return Err(failure),
         }
     }
     if !is_set_outdated {
         return Ok(Resized::Done);
     }
-    let deleted = context.api::<StatefulSet>(&cluster.namespace).delete(&cluster.name, &DeleteParams::orphan()).await;
+    let uid = observed.stateful_set.as_ref().map(|set| set.uid.as_str()).unwrap_or_default();
+    let params = DeleteParams::orphan().preconditions(this(uid));
+    let deleted = context.api::<StatefulSet>(&cluster.namespace).delete(&cluster.name, &params).await;
     deleted.map_err(|error| failure(format!("StatefulSet {}", cluster.name), error))?;
     tracing::info!(cluster = cluster.name, namespace = cluster.namespace, size, "volumes are made larger");
     Ok(Resized::SetDeleted)
 }
 
 /// An eviction and not a deletion: the PodDisruptionBudget decides, together with whoever else drains nodes now.
-async fn evict(context: &Context, cluster: &Validated, pod: &str) -> Result<(), Failure> {
-    match context.api::<Pod>(&cluster.namespace).evict(pod, &EvictParams::default()).await {
+async fn evict(context: &Context, cluster: &Validated, observed: &Observed, pod: &str) -> Result<(), Failure> {
+    let uid = observed.pods.get(pod).map(|pod| pod.uid.as_str()).unwrap_or_default();
+    let delete_options = Some(DeleteParams::default().preconditions(this(uid)));
+    let params = EvictParams { delete_options, ..EvictParams::default() };
+    match context.api::<Pod>(&cluster.namespace).evict(pod, &params).await {
         Ok(_) => {
             tracing::info!(
                 cluster = cluster.name,
@@ -176,26 +175,8 @@ async fn evict(context: &Context, cluster: &Validated, pod: &str) -> Result<(), 
             );
             Ok(())
         }
-        // Gone already, or not now.
+        // Gone already, another pod by now, or not now.
         Err(error) if is_status(&error, &[404, 409, 429]) => Ok(()),
         Err(error) => Err(failure(format!("eviction of {pod}"), error)),
-    }
-}
-
-fn is_status(error: &kube::Error, codes: &[u16]) -> bool {
-    matches!(error, kube::Error::Api(status) if codes.contains(&status.code))
-}
-
-fn failure(what: String, error: kube::Error) -> Failure {
-    match &error {
-        // Not valid, or not allowed (a quota, a policy): only a person can mend it. The API server says 500 for a field that it
-        // does not know in a server-side apply.
-        kube::Error::Api(status)
-            if [400, 403, 422].contains(&status.code)
-                || status.message.starts_with("failed to create typed patch object") =>
-        {
-            Failure::Refused(format!("{what}: {}", status.message))
-        }
-        _ => Failure::Failed(Error::Write { what, source: error }),
     }
 }

@@ -3,18 +3,21 @@
 mod apply;
 pub(crate) mod observe;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_crds::Cluster;
 use coterie_operator_core::cluster::status::{self, Report};
-use coterie_operator_core::cluster::{Observed, plan, validate};
+use coterie_operator_core::cluster::{Observed, Owner, plan, validate};
 use coterie_operator_core::condition;
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 
+use crate::certificates;
 use crate::context::Context;
 
 /// How soon to look again at a Cluster that is not ready.
@@ -42,7 +45,11 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
         Ok(cluster) => cluster,
         Err(invalid) => {
             crate::run::report_unreadable::<Cluster>(&context, invalid).await.map_err(Error::Report)?;
-            return Ok(Action::await_change());
+            if invalid.metadata.deletion_timestamp.is_some() {
+                return Ok(Action::await_change());
+            }
+            keep_certified(&context, &Owner::from(&invalid.metadata)).await?;
+            return Ok(Action::requeue(LATER));
         }
     };
     if cluster.metadata.deletion_timestamp.is_some() {
@@ -51,17 +58,22 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
     }
     let generation = cluster.metadata.generation;
     let previous = cluster.status.clone().unwrap_or_default();
+    let owner = Owner::from(cluster);
     let validated = match validate(cluster, &context.defaults) {
         Ok(validated) => validated,
         Err(error) => {
-            let next = status::invalid(&error, generation, &previous, Timestamp::now());
-            report::report(&context, cluster, &previous, next, &Observed::default()).await.map_err(Error::Report)?;
-            return Ok(Action::await_change());
+            let observed = keep_certified(&context, &owner).await?;
+            let next = status::invalid(&error, generation, &observed, &previous, Timestamp::now());
+            report::report(&context, cluster, &previous, next, &observed).await.map_err(Error::Report)?;
+            return Ok(Action::requeue(LATER));
         }
     };
-    let (observed, authority) = observe::observe(&context, &validated).await?;
+    let (observed, certified) = observe::observe(&context, &owner).await?;
     let desired = plan(&validated, &observed);
-    let applied = apply::apply(&context, &validated, &observed, &desired, authority).await?;
+    let applied = match certified {
+        Ok(authority) => apply::apply(&context, &validated, &observed, &desired, authority).await?,
+        Err(applied) => applied,
+    };
     let report = Report {
         cluster: &validated,
         generation,
@@ -74,4 +86,18 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
     let is_settled = condition::is_true(&next.conditions, status::READY) && desired.evict.is_empty();
     report::report(&context, cluster, &previous, next, &observed).await.map_err(Error::Report)?;
     Ok(Action::requeue(if is_settled { LATER } else { SOON }))
+}
+
+/// What goes on whatever the spec says: members that run get their certificates renewed. Gives what runs.
+async fn keep_certified(context: &Context, owner: &Owner) -> Result<Observed, Error> {
+    let (observed, certified) = observe::running(context, owner).await?;
+    let renewed = match certified {
+        Ok(authority) => certificates::renew(context, owner, authority).await,
+        Err(applied) => Err(certificates::Error::Stopped(applied)),
+    };
+    // The condition that is there already says what to mend first.
+    if let Err(error) = renewed {
+        tracing::warn!(cluster = owner.name, namespace = owner.namespace, %error, "renew certificates");
+    }
+    Ok(observed)
 }

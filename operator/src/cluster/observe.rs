@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use coterie_operator_core::cluster::observed::{Claim, Pod, StatefulSet};
-use coterie_operator_core::cluster::{Observed, Validated};
-use coterie_operator_core::members::View;
+use coterie_operator_core::cluster::ownership::{self, Standing};
+use coterie_operator_core::cluster::status::Applied;
+use coterie_operator_core::cluster::{Observed, Owner};
 use coterie_operator_core::names;
 use k8s_openapi::api::apps::v1::StatefulSet as StatefulSetObject;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
-use kube::api::ListParams;
+use kube::api::{ListParams, ObjectMeta};
 
 use crate::admin::{self, Caller};
 use crate::certificates::{self, Authority};
@@ -43,50 +44,56 @@ pub(crate) enum Error {
 /// The annotation of the default storage class.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
-/// Everything that the later steps look at, and the Cluster's authority if it has one.
-pub(crate) async fn observe(context: &Context, cluster: &Validated) -> Result<(Observed, Option<Authority>), Error> {
-    let set = context
-        .api::<StatefulSetObject>(&cluster.namespace)
-        .get_opt(&cluster.name)
-        .await
-        .map_err(Error::StatefulSet)?;
-    let selected = ListParams::default().labels(&names::selector_text(&cluster.name));
-    let claims =
-        context.api::<PersistentVolumeClaim>(&cluster.namespace).list(&selected).await.map_err(Error::Claims)?;
-    let policy =
-        context.api::<NetworkPolicy>(&cluster.namespace).get_opt(&cluster.name).await.map_err(Error::NetworkPolicy)?;
+/// The Cluster's authority if it has one, or what to report because of it.
+pub(crate) type Certified = Result<Option<Authority>, Applied>;
+
+/// Everything that the later steps look at.
+pub(crate) async fn observe(context: &Context, owner: &Owner) -> Result<(Observed, Certified), Error> {
+    let Owner { name, namespace, uid: _ } = owner;
+    let is_own = |metadata: &ObjectMeta| ownership::standing(owner, Some(metadata)) == Standing::Own;
+    let set = context.api::<StatefulSetObject>(namespace).get_opt(name).await.map_err(Error::StatefulSet)?;
+    let selected = ListParams::default().labels(&names::selector_text(name));
+    let claims = context.api::<PersistentVolumeClaim>(namespace).list(&selected).await.map_err(Error::Claims)?;
+    let policy = context.api::<NetworkPolicy>(namespace).get_opt(name).await.map_err(Error::NetworkPolicy)?;
     let claims: BTreeMap<String, Claim> =
         claims.items.iter().filter_map(|claim| Some((claim.metadata.name.clone()?, Claim::from(claim)))).collect();
     let has_unclassed = claims.values().any(|claim| !claim.is_bound && claim.storage_class.is_none());
-    let mut observed = Observed {
-        stateful_set: set.as_ref().map(StatefulSet::from),
-        pods: pods(context, cluster).await?,
+    let (running, certified) = running(context, owner).await?;
+    let observed = Observed {
+        stateful_set: set.filter(|set| is_own(&set.metadata)).as_ref().map(StatefulSet::from),
         has_default_storage_class: if has_unclassed { has_default_class(context).await } else { None },
-        claims,
-        has_network_policy: policy.is_some(),
-        view: View::default(),
+        claims: claims.into_iter().filter(|(claim, _)| names::is_claim(name, claim)).collect(),
+        network_policy: policy.filter(|policy| is_own(&policy.metadata)).and_then(|policy| policy.metadata.uid),
+        ..running
     };
-    let authority = certificates::read(context, cluster).await?;
-    if let Some(authority) = &authority {
+    Ok((observed, certified))
+}
+
+/// What runs, whatever the spec is: the pods, and what the members say.
+pub(crate) async fn running(context: &Context, owner: &Owner) -> Result<(Observed, Certified), Error> {
+    let mut observed = Observed { pods: pods(context, owner).await?, ..Observed::default() };
+    let certified = match certificates::read(context, owner).await {
+        Err(certificates::Error::Stopped(applied)) => Err(applied),
+        read => Ok(read?),
+    };
+    if let Ok(Some(authority)) = &certified {
         observed.view = Caller::new(authority)?.poll(&observed).await;
     }
-    Ok((observed, authority))
+    Ok((observed, certified))
 }
 
 /// What is needed to ask the members something: their pods, and what they say. No caller before there are certificates.
-pub(crate) async fn members(context: &Context, cluster: &Validated) -> Result<(Observed, Option<Caller>), Error> {
-    let mut observed = Observed { pods: pods(context, cluster).await?, ..Observed::default() };
-    let Some(authority) = certificates::read(context, cluster).await? else { return Ok((observed, None)) };
-    let caller = Caller::new(&authority)?;
-    observed.view = caller.poll(&observed).await;
-    Ok((observed, Some(caller)))
+pub(crate) async fn members(context: &Context, owner: &Owner) -> Result<(Observed, Option<Caller>), Error> {
+    let (observed, certified) = running(context, owner).await?;
+    let caller = certified.ok().flatten().map(|authority| Caller::new(&authority)).transpose()?;
+    Ok((observed, caller))
 }
 
-async fn pods(context: &Context, cluster: &Validated) -> Result<BTreeMap<String, Pod>, Error> {
-    let selected = ListParams::default().labels(&names::selector_text(&cluster.name));
-    let pods = context.api::<PodObject>(&cluster.namespace).list(&selected).await.map_err(Error::Pods)?;
+async fn pods(context: &Context, owner: &Owner) -> Result<BTreeMap<String, Pod>, Error> {
+    let selected = ListParams::default().labels(&names::selector_text(&owner.name));
+    let pods = context.api::<PodObject>(&owner.namespace).list(&selected).await.map_err(Error::Pods)?;
     let own = pods.items.iter().filter_map(|pod| Some((pod.metadata.name.clone()?, Pod::from(pod))));
-    Ok(own.filter(|(name, _)| names::index(&cluster.name, name).is_some()).collect())
+    Ok(own.filter(|(name, _)| names::index(&owner.name, name).is_some()).collect())
 }
 
 /// `None` when the operator may not look, as when it is bound to one namespace.

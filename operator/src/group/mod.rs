@@ -131,6 +131,6 @@ async fn observe(
     let Ok(validated) = validate(&cluster, &context.defaults) else {
         return Ok((Referred::Found(cluster), Observed::default(), None));
     };
-    let (observed, caller) = observe::members(context, &validated).await?;
+    let (observed, caller) = observe::members(context, &validated.owner()).await?;
     Ok((Referred::Found(cluster), observed, caller))
 }

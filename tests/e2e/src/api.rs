@@ -1,5 +1,6 @@
 //! What an application sees: the sidecar's API on localhost, reached from outside through `kubectl port-forward`.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,8 @@ const API_PORT: u16 = 7300;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two reads of a [`Reader`].
 const READ_PAUSE: Duration = Duration::from_millis(10);
+/// Before a [`Readers`]' reader looks for the next pod: kubectl takes its share of a processor.
+const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 /// A stream of events may be silent so long (it has a heartbeat every 15 s).
 const STREAM_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -280,8 +283,110 @@ impl Reader {
     }
 }
 
+/// Readers in several pods at once, each at its pace. A pod that goes fails its reader, which follows the next pod of the
+/// name; what counts is how long none of them succeeded, as for a client that knows all pods.
+pub(crate) struct Readers {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Seen>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What they met so far.
+struct Seen {
+    reads: Reads,
+    last_success: Instant,
+    pods: BTreeSet<String>,
+}
+
+impl Readers {
+    /// Starts one in each pod.
+    pub(crate) fn start(kube: &Kubectl, pods: &[String], group: &str) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Seen { reads: Reads::none(), last_success: Instant::now(), pods: BTreeSet::new() };
+        let seen = Arc::new(Mutex::new(seen));
+        let path = format!("/v1/groups/{group}");
+        let start = |pod: &String| {
+            let (kube, pod, path) = (kube.clone(), pod.clone(), path.clone());
+            let (stop, seen) = (Arc::clone(&stop), Arc::clone(&seen));
+            std::thread::spawn(move || follow(&kube, &pod, &path, &stop, &seen))
+        };
+        let threads = pods.iter().map(start).collect();
+        Self { stop, seen, threads }
+    }
+
+    /// Waits until each has succeeded; what counts begins then.
+    ///
+    /// # Errors
+    /// When one does not in time.
+    pub(crate) fn wait_each(&self, timeout: Duration) -> Result<()> {
+        poll::until("a read through every pod", timeout, || {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if seen.pods.len() < self.threads.len() {
+                bail!("reads succeeded in {:?}; the last failure: {}", seen.pods, seen.reads.last_failure);
+            }
+            seen.reads = Reads::none();
+            Ok(())
+        })
+    }
+
+    /// Stops them.
+    ///
+    /// # Errors
+    /// When one of their threads panicked.
+    pub(crate) fn stop(self) -> Result<Reads> {
+        // Readers that end in failures have an open gap.
+        let open = self.seen.lock().unwrap_or_else(PoisonError::into_inner).last_success.elapsed();
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().map_err(|_| anyhow!("a reader panicked"))?;
+        }
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.reads.longest_gap = seen.reads.longest_gap.max(open);
+        Ok(std::mem::replace(&mut seen.reads, Reads::none()))
+    }
+}
+
+impl Reads {
+    fn none() -> Self {
+        Self { succeeded: 0, failed: 0, longest_gap: Duration::ZERO, last_failure: String::new() }
+    }
+}
+
+fn follow(kube: &Kubectl, pod: &str, path: &str, stop: &AtomicBool, seen: &Mutex<Seen>) {
+    let mut api = None;
+    let mut connection = None;
+    while !stop.load(Ordering::Relaxed) {
+        let opened = match api.take() {
+            Some(api) => Ok(api),
+            None => Api::open(kube, pod),
+        };
+        let answer = opened.and_then(|opened| {
+            let answer = read_once(&mut connection, opened.port, path);
+            // Of a pod that went, the forwarding is of no more use.
+            api = answer.is_ok().then_some(opened);
+            answer
+        });
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Ok(_) => {
+                seen.reads.succeeded += 1;
+                seen.reads.longest_gap = seen.reads.longest_gap.max(seen.last_success.elapsed());
+                seen.last_success = Instant::now();
+                seen.pods.insert(pod.to_owned());
+            }
+            Err(reason) => {
+                seen.reads.failed += 1;
+                seen.reads.last_failure = format!("{pod}: {reason:#}");
+                connection = None;
+            }
+        }
+        drop(seen);
+        std::thread::sleep(if api.is_some() { READ_PAUSE } else { REOPEN_PAUSE }); // plays a reader at its pace
+    }
+}
+
 fn read_over_and_over(port: u16, path: &str, stop: &AtomicBool) -> Reads {
-    let mut reads = Reads { succeeded: 0, failed: 0, longest_gap: Duration::ZERO, last_failure: String::new() };
+    let mut reads = Reads::none();
     let mut connection = None;
     let mut last_success = Instant::now();
     while !stop.load(Ordering::Relaxed) {

@@ -3,6 +3,7 @@
 
 pub mod configuration;
 pub mod observed;
+pub mod ownership;
 pub mod plan;
 pub mod pod;
 pub mod rollout;
@@ -10,5 +11,6 @@ pub mod status;
 pub mod validate;
 
 pub use observed::Observed;
+pub use ownership::Owner;
 pub use plan::{Desired, plan};
 pub use validate::{Defaults, Validated, validate};

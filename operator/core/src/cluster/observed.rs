@@ -12,7 +12,7 @@ use crate::names;
 /// What there is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
-    /// The StatefulSet.
+    /// The StatefulSet, if it is the Cluster's own.
     pub stateful_set: Option<StatefulSet>,
     /// The pods of this Cluster, by name.
     pub pods: BTreeMap<String, Pod>,
@@ -20,8 +20,8 @@ pub struct Observed {
     pub claims: BTreeMap<String, Claim>,
     /// Whether Kubernetes has a default storage class; `None` when that was not looked at.
     pub has_default_storage_class: Option<bool>,
-    /// Whether there is a NetworkPolicy of the operator's.
-    pub has_network_policy: bool,
+    /// The identity in Kubernetes of the Cluster's own NetworkPolicy.
+    pub network_policy: Option<String>,
     /// What the members say.
     pub view: View,
 }
@@ -29,6 +29,8 @@ pub struct Observed {
 /// The StatefulSet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatefulSet {
+    /// Its identity in Kubernetes.
+    pub uid: String,
     /// The pods that it is to run.
     pub replicas: u32,
     /// The revision of its template.
@@ -65,6 +67,8 @@ pub struct Pod {
 /// A claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
+    /// Its version when it was read.
+    pub version: String,
     /// Whether it has a volume.
     pub is_bound: bool,
     /// The storage class that it asks for.
@@ -83,6 +87,7 @@ impl From<&apps::StatefulSet> for StatefulSet {
         let templates = spec.and_then(|spec| spec.volume_claim_templates.as_ref());
         let template = templates.and_then(|templates| templates.first());
         Self {
+            uid: object.metadata.uid.clone().unwrap_or_default(),
             replicas: spec
                 .and_then(|spec| spec.replicas)
                 .and_then(|replicas| u32::try_from(replicas).ok())
@@ -99,6 +104,7 @@ impl From<&core::PersistentVolumeClaim> for Claim {
     fn from(object: &core::PersistentVolumeClaim) -> Self {
         let phase = object.status.as_ref().and_then(|status| status.phase.as_deref());
         Self {
+            version: object.metadata.resource_version.clone().unwrap_or_default(),
             is_bound: phase == Some("Bound"),
             storage_class: object.spec.as_ref().and_then(|spec| spec.storage_class_name.clone()),
             size: requested(object),

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 
-use super::{Observed, Validated, configuration, pod, rollout};
+use super::{Observed, Owner, Validated, configuration, pod, rollout};
 use crate::{names, quantity};
 
 /// What there should be. The order of the fields is the order in which they are applied: what a pod mounts is there before
@@ -54,12 +54,12 @@ pub fn plan(cluster: &Validated, observed: &Observed) -> Desired {
     let evict = rollout::next(cluster, observed);
     Desired {
         service_account: ServiceAccount {
-            metadata: metadata(cluster, names::service_account(&cluster.name)),
+            metadata: metadata(&cluster.owner(), names::service_account(&cluster.name)),
             automount_service_account_token: Some(false),
             ..ServiceAccount::default()
         },
         configuration: ConfigMap {
-            metadata: metadata(cluster, names::configuration(&cluster.name)),
+            metadata: metadata(&cluster.owner(), names::configuration(&cluster.name)),
             data: Some(BTreeMap::from([(names::CONFIGURATION_FILE.to_owned(), configuration::file(cluster))])),
             ..ConfigMap::default()
         },
@@ -82,24 +82,24 @@ pub fn pods(cluster: &Validated, observed: &Observed) -> u32 {
 }
 
 /// The reference that makes Kubernetes delete an object with its Cluster.
-pub fn owner(cluster: &Validated) -> OwnerReference {
+pub fn reference(owner: &Owner) -> OwnerReference {
     OwnerReference {
         api_version: format!("{}/{}", coterie_crds::GROUP, coterie_crds::VERSION),
         kind: "Cluster".to_owned(),
-        name: cluster.name.clone(),
-        uid: cluster.uid.clone(),
+        name: owner.name.clone(),
+        uid: owner.uid.clone(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
 }
 
 /// The metadata of an object of this Cluster.
-pub fn metadata(cluster: &Validated, name: String) -> ObjectMeta {
+pub fn metadata(owner: &Owner, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
-        namespace: Some(cluster.namespace.clone()),
-        labels: Some(names::labels(&cluster.name)),
-        owner_references: Some(vec![owner(cluster)]),
+        namespace: Some(owner.namespace.clone()),
+        labels: Some(names::labels(&owner.name)),
+        owner_references: Some(vec![reference(owner)]),
         ..ObjectMeta::default()
     }
 }
@@ -115,7 +115,7 @@ fn service(cluster: &Validated) -> Service {
         ..ServicePort::default()
     };
     Service {
-        metadata: metadata(cluster, names::service(&cluster.name)),
+        metadata: metadata(&cluster.owner(), names::service(&cluster.name)),
         spec: Some(ServiceSpec {
             cluster_ip: Some("None".to_owned()),
             publish_not_ready_addresses: Some(true),
@@ -138,7 +138,7 @@ fn disruption_budget(cluster: &Validated, observed: &Observed, evict: &[String])
     let is_mending = unready.iter().any(|(name, _)| evict.contains(name));
     let policy = if is_nothing_lost || is_mending { "AlwaysAllow" } else { "IfHealthyBudget" };
     PodDisruptionBudget {
-        metadata: metadata(cluster, cluster.name.clone()),
+        metadata: metadata(&cluster.owner(), cluster.name.clone()),
         spec: Some(PodDisruptionBudgetSpec {
             max_unavailable: Some(IntOrString::Int(allowed)),
             selector: Some(selector(cluster)),
@@ -177,7 +177,7 @@ fn network_policy(cluster: &Validated) -> NetworkPolicy {
         ports: Some(ports),
     };
     NetworkPolicy {
-        metadata: metadata(cluster, cluster.name.clone()),
+        metadata: metadata(&cluster.owner(), cluster.name.clone()),
         spec: Some(NetworkPolicySpec {
             pod_selector: Some(selector(cluster)),
             policy_types: Some(vec!["Ingress".to_owned()]),
@@ -222,7 +222,7 @@ fn stateful_set(cluster: &Validated, observed: &Observed) -> Value {
     json!({
         "apiVersion": "apps/v1",
         "kind": "StatefulSet",
-        "metadata": metadata(cluster, cluster.name.clone()),
+        "metadata": metadata(&cluster.owner(), cluster.name.clone()),
         "spec": {
             "replicas": pods(cluster, observed),
             "serviceName": names::service(&cluster.name),

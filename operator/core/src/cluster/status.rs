@@ -31,8 +31,12 @@ const PAUSED: &str = "ReconciliationPaused";
 pub enum Applied {
     /// Everything was applied.
     All,
-    /// Nothing was, since the Cluster is paused.
+    /// Nothing was but certificates that run out, since the Cluster is paused.
     Paused,
+    /// An object that is not the Cluster's has a name that it needs: which, and what to do.
+    Taken(String),
+    /// What an earlier Cluster of this name left is not gone yet: which object.
+    Leaving(String),
     /// The API server refused an object: which, and why.
     Refused(String),
     /// It refused to make a volume larger: why.
@@ -67,7 +71,6 @@ pub fn status(report: Report<'_>, now: Timestamp) -> ClusterStatus {
     let Report { cluster, generation, observed, desired, applied, previous } = report;
     let wanted = plan::pods(cluster, observed);
     let ready = (0..wanted).filter(|index| is_ready(observed, &names::pod(&cluster.name, *index))).count();
-    let management = observed.view.management();
     let troubles = troubles(cluster, observed, applied, wanted);
     let available = available(observed, previous);
     let progressing = progressing(observed, desired, wanted, ready);
@@ -81,24 +84,26 @@ pub fn status(report: Report<'_>, now: Timestamp) -> ClusterStatus {
     ];
     let conditions = condition::conditions(claims, &previous.conditions, generation, now);
     let phase = phase(cluster, observed, &conditions, previous);
+    let Said { replicas, cluster_id, leader, term } = Said::of(observed, previous);
     ClusterStatus {
         observed_generation: generation,
         phase: phase.to_owned(),
         ready: format!("{ready}/{wanted}"),
-        replicas: i32::try_from(observed.pods.len()).unwrap_or(i32::MAX),
+        replicas,
         selector: names::selector_text(&cluster.name),
-        cluster_id: observed.view.cluster_id().map(str::to_owned).or_else(|| previous.cluster_id.clone()),
-        leader: management.and_then(|state| state.leader.clone()),
-        term: management.map(|state| i64::try_from(state.term).unwrap_or(i64::MAX)).or(previous.term),
+        cluster_id,
+        leader,
+        term,
         members: members(cluster, observed, wanted, &previous.members),
         conditions,
     }
 }
 
-/// The status of a Cluster whose spec cannot be followed. What was seen before stays.
+/// The status of a Cluster whose spec cannot be followed: what runs is reported on, by the members that there were.
 pub fn invalid(
     error: &validate::Error,
     generation: Option<i64>,
+    observed: &Observed,
     previous: &ClusterStatus,
     now: Timestamp,
 ) -> ClusterStatus {
@@ -106,15 +111,56 @@ pub fn invalid(
     let mut claims = vec![
         Claim::new(READY, false, "InvalidSpec", &message),
         Claim::new(PROGRESSING, false, "InvalidSpec", &message),
+        Claim::new(DEGRADED, true, "InvalidSpec", message),
     ];
-    claims.push(Claim::new(DEGRADED, true, "InvalidSpec", message));
+    if !previous.members.is_empty() {
+        claims.push(available(observed, previous));
+    }
     let mut conditions = condition::conditions(claims, &previous.conditions, generation, now);
     for kept in &previous.conditions {
         if !conditions.iter().any(|condition| condition.type_ == kept.type_) {
             conditions.push(kept.clone());
         }
     }
-    ClusterStatus { observed_generation: generation, phase: "Invalid".to_owned(), conditions, ..previous.clone() }
+    let members: Vec<Member> = previous
+        .members
+        .iter()
+        .map(|before| member(before.name.clone(), &before.role, observed, &previous.members))
+        .collect();
+    let ready = members.iter().filter(|member| member.ready).count();
+    let said = Said::of(observed, previous);
+    ClusterStatus {
+        observed_generation: generation,
+        phase: "Invalid".to_owned(),
+        ready: if members.is_empty() { previous.ready.clone() } else { format!("{ready}/{}", members.len()) },
+        replicas: said.replicas,
+        selector: previous.selector.clone(),
+        cluster_id: said.cluster_id,
+        leader: said.leader,
+        term: said.term,
+        members,
+        conditions,
+    }
+}
+
+/// What is said of a Cluster whether or not its spec can be followed.
+struct Said {
+    replicas: i32,
+    cluster_id: Option<String>,
+    leader: Option<String>,
+    term: Option<i64>,
+}
+
+impl Said {
+    fn of(observed: &Observed, previous: &ClusterStatus) -> Self {
+        let management = observed.view.management();
+        Self {
+            replicas: i32::try_from(observed.pods.len()).unwrap_or(i32::MAX),
+            cluster_id: observed.view.cluster_id().map(str::to_owned).or_else(|| previous.cluster_id.clone()),
+            leader: management.and_then(|state| state.leader.clone()),
+            term: management.map(|state| i64::try_from(state.term).unwrap_or(i64::MAX)).or(previous.term),
+        }
+    }
 }
 
 /// The events of what changed between two statuses.
@@ -130,7 +176,8 @@ pub fn events(previous: &ClusterStatus, next: &ClusterStatus) -> Vec<Event> {
             AVAILABLE => condition.reason != "Forming" && condition.reason != "NoMemberAnswers",
             PROGRESSING => false,
             DEGRADED => {
-                next.cluster_id.is_some() || !["PodsNotReady", "VolumePending"].contains(&condition.reason.as_str())
+                next.cluster_id.is_some()
+                    || !["PodsNotReady", "VolumePending", "NameNotFreeYet"].contains(&condition.reason.as_str())
             }
             _ => true,
         };
@@ -193,6 +240,10 @@ fn troubles(cluster: &Validated, observed: &Observed, applied: &Applied, wanted:
     let mut add = |reason, message: String| troubles.push(Trouble { reason, message });
     match applied {
         Applied::All | Applied::Paused => {}
+        Applied::Taken(why) => add("NameTaken", format!("what the spec asks for is not made: {why}")),
+        Applied::Leaving(what) => {
+            add("NameNotFreeYet", format!("Kubernetes still removes {what} of an earlier Cluster of this name"));
+        }
         Applied::Refused(why) => add("ApplyRefused", format!("Kubernetes refuses what the spec asks for: {why}")),
         Applied::ResizeRefused(why) => {
             let fix = "allow expansion in their storage class; until then they stay as they are";
@@ -363,7 +414,7 @@ fn paused(paused: bool) -> Claim {
             PAUSED,
             true,
             "Paused",
-            "spec.paused is true: the operator changes nothing; set it to false to go on",
+            "spec.paused is true: the operator changes nothing but certificates that run out; set it to false to go on",
         )
     } else {
         Claim::new(PAUSED, false, "NotPaused", "changes of the spec are followed")
@@ -393,29 +444,29 @@ fn phase(
 }
 
 fn members(cluster: &Validated, observed: &Observed, wanted: u32, previous: &[Member]) -> Vec<Member> {
-    let last_address =
-        |name: &str| previous.iter().find(|member| member.name == name).and_then(|member| member.address.clone());
-    let member = |index: u32| {
-        let name = names::pod(&cluster.name, index);
-        let pod = observed.pods.get(&name);
-        let known = observed.view.member(&name);
-        let state = match (observed.view.answer(&name), pod) {
-            (Some(Ok(answer)), _) => answer.state.clone(),
-            (Some(Err(error)), _) => format!("does not answer: {error}"),
-            (None, Some(pod)) => pod.trouble.clone().unwrap_or_else(|| "starting".to_owned()),
-            (None, None) => "no pod".to_owned(),
-        };
-        Member {
-            role: if index < cluster.voters { "Voter" } else { "Client" }.to_owned(),
-            // The last known one stays while there is none, so that the next is seen to be another.
-            address: pod.and_then(|pod| pod.ip.clone()).or_else(|| last_address(&name)),
-            zone: known.map(|known| known.zone.clone()).filter(|zone| !zone.is_empty()),
-            node_id: known.map(|known| known.node_id).filter(|id| *id != 0).map(|id| id.to_string()),
-            version: known.map(|known| known.version.clone()).filter(|version| !version.is_empty()),
-            state,
-            ready: is_ready(observed, &name),
-            name,
-        }
+    let role = |index: u32| if index < cluster.voters { "Voter" } else { "Client" };
+    (0..wanted).map(|index| member(names::pod(&cluster.name, index), role(index), observed, previous)).collect()
+}
+
+fn member(name: String, role: &str, observed: &Observed, previous: &[Member]) -> Member {
+    let last_address = || previous.iter().find(|member| member.name == name).and_then(|member| member.address.clone());
+    let pod = observed.pods.get(&name);
+    let known = observed.view.member(&name);
+    let state = match (observed.view.answer(&name), pod) {
+        (Some(Ok(answer)), _) => answer.state.clone(),
+        (Some(Err(error)), _) => format!("does not answer: {error}"),
+        (None, Some(pod)) => pod.trouble.clone().unwrap_or_else(|| "starting".to_owned()),
+        (None, None) => "no pod".to_owned(),
     };
-    (0..wanted).map(member).collect()
+    Member {
+        role: role.to_owned(),
+        // The last known one stays while there is none, so that the next is seen to be another.
+        address: pod.and_then(|pod| pod.ip.clone()).or_else(last_address),
+        zone: known.map(|known| known.zone.clone()).filter(|zone| !zone.is_empty()),
+        node_id: known.map(|known| known.node_id).filter(|id| *id != 0).map(|id| id.to_string()),
+        version: known.map(|known| known.version.clone()).filter(|version| !version.is_empty()),
+        state,
+        ready: is_ready(observed, &name),
+        name,
+    }
 }

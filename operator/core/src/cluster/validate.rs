@@ -4,6 +4,7 @@ use coterie_crds::cluster::{Cluster, ClusterSpec, Profile, Resources, Retention,
 use coterie_crds::opaque::{Amounts, PodTemplate};
 use serde_json::{Map, Value};
 
+use super::Owner;
 use crate::names;
 use crate::quantity;
 
@@ -45,7 +46,7 @@ pub struct Validated {
     pub sidecar: Container,
     /// Whether there is a NetworkPolicy.
     pub network_policy: bool,
-    /// Whether nothing is to be changed.
+    /// Whether nothing is to be changed but certificates that run out.
     pub paused: bool,
 }
 
@@ -76,6 +77,11 @@ pub struct Container {
 }
 
 impl Validated {
+    /// What its objects refer to.
+    pub fn owner(&self) -> Owner {
+        Owner { name: self.name.clone(), namespace: self.namespace.clone(), uid: self.uid.clone() }
+    }
+
     /// The voters' pods, which are the persistent members.
     pub fn voter_pods(&self) -> Vec<String> {
         (0..self.voters).map(|index| names::pod(&self.name, index)).collect()

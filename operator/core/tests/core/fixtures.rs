@@ -97,10 +97,16 @@ pub fn pod(index: u32, revision: &str) -> Pod {
 }
 
 pub fn observed() -> Observed {
-    let claim =
-        Claim { is_bound: true, storage_class: Some("standard".to_owned()), size: Some("1Gi".to_owned()), made: None };
+    let claim = Claim {
+        version: "8".to_owned(),
+        is_bound: true,
+        storage_class: Some("standard".to_owned()),
+        size: Some("1Gi".to_owned()),
+        made: None,
+    };
     Observed {
         stateful_set: Some(StatefulSet {
+            uid: "s-1".to_owned(),
             replicas: 3,
             update_revision: "new".to_owned(),
             is_observed: true,
@@ -110,7 +116,7 @@ pub fn observed() -> Observed {
         pods: (0..3).map(|index| (format!("orders-{index}"), pod(index, "new"))).collect(),
         claims: pods(3).into_iter().map(|pod| (format!("coterie-data-{pod}"), claim.clone())).collect(),
         has_default_storage_class: None,
-        has_network_policy: false,
+        network_policy: None,
         view: healthy(),
     }
 }

@@ -168,10 +168,41 @@ fn what_kubernetes_refuses_is_said_in_its_words() {
 #[test]
 fn an_invalid_spec_is_a_condition_and_one_event_and_keeps_what_was_seen() {
     let error = validate(&cluster(json!({"managementVoters": 2})), &defaults()).unwrap_err();
-    let status = status::invalid(&error, Some(7), &settled(), time(5));
+    let status = status::invalid(&error, Some(7), &observed(), &settled(), time(5));
     assert_eq!((status.phase.as_str(), status.ready.as_str()), ("Invalid", "3/3"));
     assert_eq!(condition(&status, "Ready"), ("False", "InvalidSpec"));
     assert_eq!(reasons(&status::events(&settled(), &status)), ["InvalidSpec"]);
+    assert_eq!(status.members, settled().members);
+    let never = status::invalid(&error, Some(7), &nothing(), &ClusterStatus::default(), time(5));
+    assert_eq!(reasons(&status::events(&ClusterStatus::default(), &never)), ["InvalidSpec"]);
+}
+
+#[test]
+fn a_cluster_with_an_invalid_spec_is_still_reported_on() {
+    let error = validate(&cluster(json!({"managementVoters": 2})), &defaults()).unwrap_err();
+    let mut lost = observed();
+    lost.pods.remove("orders-1");
+    lost.view = fixtures::view(vec![fixtures::group("system", vec![fixtures::partition(Some("orders-2"), 9)])]);
+    let next = status::invalid(&error, Some(7), &lost, &settled(), time(5));
+    assert_eq!((next.ready.as_str(), next.replicas), ("2/3", 2));
+    assert_eq!((next.leader.as_deref(), next.term), (Some("orders-2"), Some(9)));
+    assert!(!next.members[1].ready && next.members[2].ready);
+    lost.view = fixtures::view(vec![fixtures::group("system", vec![fixtures::partition(None, 9)])]);
+    let next = status::invalid(&error, Some(7), &lost, &settled(), time(5));
+    assert_eq!(condition(&next, "Available"), ("False", "PartitionsWithoutQuorum"));
+}
+
+#[test]
+fn a_name_that_is_taken_is_a_condition_and_an_event_and_one_that_is_soon_free_is_no_warning() {
+    let taken = Applied::Taken("ConfigMap orders-configuration exists".to_owned());
+    let status = report(json!({}), &nothing(), &taken, &ClusterStatus::default());
+    assert_eq!(condition(&status, "Ready"), ("False", "NameTaken"));
+    assert!(status.conditions[0].message.contains("ConfigMap orders-configuration"));
+    assert_eq!(reasons(&status::events(&ClusterStatus::default(), &status)), ["NameTaken"]);
+    let leaving = Applied::Leaving("StatefulSet orders".to_owned());
+    let status = report(json!({}), &nothing(), &leaving, &ClusterStatus::default());
+    assert_eq!(condition(&status, "Ready"), ("False", "NameNotFreeYet"));
+    assert_eq!(status::events(&ClusterStatus::default(), &status), []);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The one list of scenarios, and what each does.
 
+mod changes;
 mod conditions;
 mod data;
 mod failover;
@@ -141,6 +142,30 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         "a condition and an event say it; with a default class the Cluster becomes ready by itself",
     ),
     scenario(
+        "foreign_objects_untouched",
+        true,
+        55,
+        Needs::Operator,
+        changes::foreign_objects_untouched,
+        "what has a name that the operator uses stays as it is, a condition and an event name it; deleting it heals",
+    ),
+    scenario(
+        "template_rolled_out_under_reads",
+        true,
+        100,
+        Needs::Operator,
+        changes::template_rolled_out_under_reads,
+        "another template goes from pod to pod, leaders last; a wrong image stops at the first and is put right; reads go on",
+    ),
+    scenario(
+        "changes_followed",
+        true,
+        55,
+        Needs::Operator,
+        changes::changes_followed,
+        "NetworkPolicy on and off; paused, only certificates are renewed; volumes grow where their class allows it",
+    ),
+    scenario(
         "partition_group_without_cluster",
         true,
         40,
@@ -183,7 +208,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     scenario(
         "helm_upgrade_and_uninstall_keep_crds",
         false,
-        60,
+        90,
         Needs::Operator,
         release::helm_upgrade_and_uninstall_keep_crds,
         "upgrade changes the CRDs; uninstall keeps CRDs, resources and running pods; a new install goes on",

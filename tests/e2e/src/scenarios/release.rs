@@ -8,6 +8,8 @@ use crate::manifests::CLUSTER;
 use crate::poll::{self, seconds};
 use crate::world::{CLUSTERS, PARTITION_GROUPS, World};
 
+/// A log level that the pods do not have yet.
+const LOG_LEVEL: &str = "info,openraft=info";
 const CRDS: [&str; 2] = ["clusters.coterie.dev", "partitiongroups.coterie.dev"];
 
 /// Upgrade changes the CRDs; uninstall keeps CRDs, resources and running pods; a new install goes on.
@@ -40,16 +42,14 @@ pub(super) fn helm_upgrade_and_uninstall_keep_crds(context: &Context<'_>) -> Res
     context.step("helm uninstall kept CRDs, resources and pods; the group goes on");
 
     context.installation.install(&[])?;
-    context.kube.patch(CLUSTERS, CLUSTER, &json!({"spec": {"sidecar": {"logLevel": "info,openraft=info"}}}))?;
-    poll::until("the new operator to follow a change", seconds(60), || {
-        let object = context.kube.get(CLUSTERS, CLUSTER)?;
-        ensure!(
-            object["status"]["observedGeneration"] == object["metadata"]["generation"],
-            "the status is {}",
-            object["status"]
-        );
+    context.kube.patch(CLUSTERS, CLUSTER, &json!({"spec": {"sidecar": {"logLevel": LOG_LEVEL}}}))?;
+    poll::until("the new operator to roll out a change", seconds(180), || {
+        let pods = context.kube.list("pods", &format!("coterie.dev/cluster={CLUSTER}"))?;
+        let outdated = pods.iter().filter(|pod| !pod["spec"]["initContainers"].to_string().contains(LOG_LEVEL)).count();
+        ensure!(pods.len() == 3 && outdated == 0, "{outdated} of {} pods have the earlier log level", pods.len());
         Ok(())
     })?;
+    context.step("the new operator rolled out a change");
     context.kube.wait_condition((CLUSTERS, CLUSTER), "Ready", "True", seconds(180))?;
     context.kube.wait_condition((PARTITION_GROUPS, "data"), "Ready", "True", seconds(60)).map(drop)
 }
