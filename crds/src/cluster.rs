@@ -7,6 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::opaque::{self, Amounts, PodTemplate};
 
+/// The smallest volume of a member: sixteen segments of its log. It keeps seven of them while it has little to hold (four
+/// before it copies what is live, two for a segment's worth of that, one that is prepared), and takes no writes with less
+/// than two free; the rest is for snapshots and for what the file system itself takes. (`tests/tidy` compares it with the
+/// store's limits.)
+pub const STORAGE_SIZE_MIN: &str = "256Mi";
+
 /// A Cluster: the sidecars that know each other, the management group that they form, and the pods that they are in.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -116,11 +122,11 @@ pub enum Profile {
         .message("spec.storage.size must not shrink: Kubernetes cannot make a volume smaller; keep the size or raise it"),
 )]
 pub struct Storage {
-    /// Size of each member's volume. It can be raised if the storage class can expand volumes.
+    /// Size of each member's volume, at least 256Mi. It can be raised if the storage class can expand volumes.
     #[serde(default = "defaults::storage_size")]
     #[schemars(length(max = 24))]
-    #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('15Mi'))")
-        .message("spec.storage.size must be a quantity of at least 16Mi, for example 1Gi"))]
+    #[x_kube(validation = Rule::new(format!("isQuantity(self) && quantity(self).compareTo(quantity('{STORAGE_SIZE_MIN}')) >= 0"))
+        .message(format!("spec.storage.size must be a quantity of at least {STORAGE_SIZE_MIN}, for example 1Gi").as_str()))]
     pub size: String,
     /// The storage class. Without it the default class of the Kubernetes cluster is used. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]

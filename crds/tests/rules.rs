@@ -1,5 +1,6 @@
 //! Every CEL rule, evaluated as the API server does, without one.
 
+use coterie_crds::cluster::STORAGE_SIZE_MIN;
 use coterie_crds::definitions;
 use kube_cel::Validator;
 use serde_json::{Value, json};
@@ -68,8 +69,10 @@ fn refused() -> Vec<(&'static str, Option<Value>, Value, &'static str)> {
         ),
         (CLUSTER, None, json!({"spec": {"profiles": ["Client"]}}), "Client is for the sidecars of other workloads"),
         (CLUSTER, None, json!({"spec": {"profiles": ["Consensus", "Consensus"]}}), "names a profile twice"),
-        (CLUSTER, None, json!({"spec": {"storage": {"size": "much"}}}), "must be a quantity of at least 16Mi"),
-        (CLUSTER, None, json!({"spec": {"storage": {"size": "1Mi"}}}), "must be a quantity of at least 16Mi"),
+        (CLUSTER, None, json!({"spec": {"storage": {"size": "much"}}}), "must be a quantity of at least 256Mi"),
+        (CLUSTER, None, json!({"spec": {"storage": {"size": "16Mi"}}}), "must be a quantity of at least 256Mi"),
+        (CLUSTER, None, json!({"spec": {"storage": {"size": "255.5Mi"}}}), "must be a quantity of at least 256Mi"),
+        (CLUSTER, None, json!({"spec": {"storage": {"size": "256M"}}}), "must be a quantity of at least 256Mi"),
         (
             CLUSTER,
             Some(json!({"spec": {"storage": {"size": "2Gi"}}})),
@@ -179,6 +182,7 @@ fn every_rule_has_a_case_that_it_refuses() {
 fn right_objects_and_safe_changes_are_accepted() {
     let cases = [
         (CLUSTER, None, json!({})),
+        (CLUSTER, None, json!({"spec": {"storage": {"size": STORAGE_SIZE_MIN}}})),
         (CLUSTER, None, json!({"spec": {"replicas": 1, "managementVoters": 1, "profiles": []}})),
         (CLUSTER, None, json!({"spec": {"replicas": 7, "managementVoters": 5}})),
         // A Cluster that has run may be asked for fewer: it is answered with ScaleDownBlocked.

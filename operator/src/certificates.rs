@@ -9,25 +9,30 @@
 //! The authority's key is in a Secret of the Cluster's namespace: whoever may read Secrets there can issue a certificate to
 //! themselves and become a member of the Cluster. Reading Secrets in that namespace is to be allowed accordingly.
 //!
+//! An authority that was not put there by the operator is used as it is. If its Secret is lost or holds another one, the
+//! present one follows the former step by step ([`coterie_operator_core::certificate`]), so that members go on.
+//!
 //! The operator's own certificate is made from the authority when it is needed, and is never stored.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+mod authority;
 
-use coterie_operator_core::certificate::{AUTHORITY, NOT_AFTER, NOT_BEFORE, Validity};
+use std::collections::BTreeMap;
+
+use coterie_operator_core::certificate::{
+    self, AUTHORITY, Leaf, NOT_AFTER, NOT_BEFORE, OVERLAP_SECONDS, Phase, SINCE, Step, Validity,
+};
 use coterie_operator_core::cluster::ownership::{self, Standing};
 use coterie_operator_core::cluster::status::Applied;
-use coterie_operator_core::cluster::{Owner, configuration, plan};
+use coterie_operator_core::cluster::{Owner, plan};
 use coterie_operator_core::names;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PostParams;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
 
+#[cfg(test)]
+pub(crate) use self::authority::verify;
+pub(crate) use self::authority::{Authority, Pair};
 use crate::context::Context;
 use crate::write::{self, Failure, failure, write};
 
@@ -61,140 +66,167 @@ impl From<Failure> for Error {
     }
 }
 
-/// A certificate with its key, as PEM.
-pub(crate) struct Pair {
-    /// The certificate.
-    pub(crate) certificate: String,
-    /// Its key.
-    pub(crate) key: String,
+/// The certificates of a Cluster, as they are.
+pub(crate) struct Certificates {
+    /// The authority, if there is one.
+    pub(crate) authority: Option<Authority>,
+    /// The Secrets' names, their role, and what they hold if it can be used.
+    leaves: [(String, &'static str, Option<Held>); 2],
 }
 
-/// The authority of a Cluster.
-pub(crate) struct Authority {
-    certificate: String,
-    key: KeyPair,
-    subject: DistinguishedName,
+/// What a Secret of the Cluster's own holds.
+struct Held {
+    /// The authorities that its readers trust, as PEM, one by one.
+    trusted: Vec<String>,
+    pair: Pair,
+    signed_by: String,
+    since: i64,
+    validity: Validity,
 }
 
-impl Authority {
-    /// A new one, and its key as PEM.
-    pub(crate) fn generate(owner: &Owner, validity: Validity) -> Result<(Self, String), Error> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name = subject(owner);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        date(&mut params, validity);
-        let certificate = params.self_signed(&key)?.pem();
-        let pem = key.serialize_pem();
-        Ok((Self { certificate, key, subject: subject(owner) }, pem))
-    }
-
-    fn from_secret(owner: &Owner, secret: &Secret) -> Result<Self, Error> {
-        let name = names::authority_secret(&owner.name);
-        let wrong = |why: &str| {
-            let why = format!("Secret {name} is not the authority of this Cluster: {why}; mend it or delete it");
-            Error::Stopped(Applied::Taken(why))
-        };
-        let is_owned = secret.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty());
-        // One that nobody owns was put there by a person. It is used, and never changed.
-        if is_owned {
-            ownership::version(owner, "Secret", &name, Some(&secret.metadata)).map_err(Error::Stopped)?;
+impl Held {
+    fn read(owner: &Owner, secret: &Secret) -> Option<Self> {
+        if ownership::standing(owner, Some(&secret.metadata)) != Standing::Own {
+            return None;
         }
-        let text = |key: &str| -> Option<String> { String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok() };
-        let certificate = text("ca.crt").ok_or_else(|| wrong("it has no ca.crt"))?;
-        let key = text("ca.key").ok_or_else(|| wrong("it has no ca.key"))?;
-        let key = KeyPair::from_pem(&key).map_err(|error| wrong(&format!("ca.key cannot be read: {error}")))?;
-        Ok(Self { certificate, key, subject: subject(owner) })
+        let annotation = |key: &str| secret.metadata.annotations.as_ref()?.get(key).cloned();
+        let second = |key: &str| annotation(key)?.parse::<Timestamp>().ok().map(Timestamp::as_second);
+        Some(Self {
+            trusted: authority::split(&text(secret, "ca.crt")?),
+            pair: Pair { certificate: text(secret, "tls.crt")?, key: text(secret, "tls.key")? },
+            signed_by: annotation(AUTHORITY)?,
+            since: second(SINCE).unwrap_or(0),
+            validity: Validity { not_before: second(NOT_BEFORE)?, not_after: second(NOT_AFTER)? },
+        })
     }
 
-    /// The authority's certificate, as PEM.
-    pub(crate) fn certificate(&self) -> &str {
-        &self.certificate
-    }
-
-    /// A certificate for a role, for both ends of a connection.
-    pub(crate) fn issue(&self, role: &str, validity: Validity) -> Result<Pair, Error> {
-        let mut issuer = CertificateParams::default();
-        issuer.distinguished_name = self.subject.clone();
-        issuer.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let issuer = Issuer::from_params(&issuer, &self.key);
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::new([role.to_owned()])?;
-        params.distinguished_name = DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, role);
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        params.use_authority_key_identifier_extension = true;
-        date(&mut params, validity);
-        let certificate = params.signed_by(&key, &issuer)?.pem();
-        Ok(Pair { certificate, key: key.serialize_pem() })
-    }
-
-    /// What tells this authority from another.
-    fn id(&self) -> String {
-        configuration::hash(&self.certificate)
+    fn leaf(&self, authority: &Authority) -> Leaf {
+        let present = authority.certificates();
+        Leaf {
+            is_signed: self.signed_by == authority.id(),
+            is_trusting: present.iter().all(|certificate| self.trusted.contains(certificate)),
+            has_others: self.trusted.iter().any(|certificate| !present.contains(certificate)),
+            since: self.since,
+            validity: self.validity,
+        }
     }
 }
 
-fn subject(owner: &Owner) -> DistinguishedName {
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, "coterie.dev");
-    subject.push(DnType::CommonName, format!("{}.{}", owner.name, owner.namespace));
-    subject
+impl Certificates {
+    /// The authorities whose certificates may be in use, as PEM.
+    pub(crate) fn trusted(&self) -> String {
+        self.bundle(self.authority.as_ref()).concat()
+    }
+
+    /// Until when there is more than one authority, if there is.
+    pub(crate) fn handover(&self, now: i64) -> Option<i64> {
+        let is_any_held = self.leaves.iter().any(|(_, _, held)| held.is_some());
+        match &self.authority {
+            None => is_any_held.then_some(now + OVERLAP_SECONDS),
+            Some(authority) => match self.phase(authority, now) {
+                Phase::Settled => None,
+                Phase::Introduce(until) => Some(until + OVERLAP_SECONDS),
+                Phase::Replace(until) => Some(until),
+            },
+        }
+    }
+
+    fn phase(&self, authority: &Authority, now: i64) -> Phase {
+        let leaves: Vec<Leaf> =
+            self.leaves.iter().filter_map(|(_, _, held)| Some(held.as_ref()?.leaf(authority))).collect();
+        certificate::phase(&leaves, now)
+    }
+
+    /// The present authority first, then those that are trusted beside it, each once.
+    fn bundle(&self, authority: Option<&Authority>) -> Vec<String> {
+        let mut bundle = authority.map(|authority| authority.certificates().to_vec()).unwrap_or_default();
+        for certificate in self.leaves.iter().filter_map(|(_, _, held)| held.as_ref()).flat_map(|held| &held.trusted) {
+            if !bundle.contains(certificate) {
+                bundle.push(certificate.clone());
+            }
+        }
+        bundle
+    }
 }
 
-fn date(params: &mut CertificateParams, validity: Validity) {
-    let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let at = |second: i64| epoch + Duration::from_secs(u64::try_from(second).unwrap_or(0));
-    params.not_before = at(validity.not_before);
-    params.not_after = at(validity.not_after);
+/// The certificates as they are.
+pub(crate) async fn read(context: &Context, owner: &Owner) -> Result<Certificates, Error> {
+    let authority = secret(context, owner, names::authority_secret(&owner.name)).await?;
+    let authority = authority.map(|secret| Authority::from_secret(owner, &secret)).transpose()?;
+    let leaf = async |name: String, role| {
+        let secret = secret(context, owner, name.clone()).await?;
+        Ok::<_, Error>((name, role, secret.and_then(|secret| Held::read(owner, &secret))))
+    };
+    let leaves = [
+        leaf(names::member_secret(&owner.name), names::MEMBER_ROLE_NAME).await?,
+        leaf(names::client_secret(&owner.name), names::CLIENT_ROLE_NAME).await?,
+    ];
+    Ok(Certificates { authority, leaves })
 }
 
-/// The authority, if there is one.
-pub(crate) async fn read(context: &Context, owner: &Owner) -> Result<Option<Authority>, Error> {
-    let name = names::authority_secret(&owner.name);
+async fn secret(context: &Context, owner: &Owner, name: String) -> Result<Option<Secret>, Error> {
     let secret = context.api::<Secret>(&owner.namespace).get_opt(&name).await;
-    let secret = secret.map_err(|source| Error::Read { name, source })?;
-    secret.map(|secret| Authority::from_secret(owner, &secret)).transpose()
+    secret.map_err(|source| Error::Read { name, source })
 }
 
 /// Makes what is missing and renews what is due.
-pub(crate) async fn ensure(context: &Context, owner: &Owner, authority: Option<Authority>) -> Result<(), Error> {
-    let authority = match authority {
+pub(crate) async fn ensure(context: &Context, owner: &Owner, certificates: Certificates) -> Result<(), Error> {
+    let now = Timestamp::now().as_second();
+    let made;
+    let authority = match &certificates.authority {
         Some(authority) => authority,
-        None => make_authority(context, owner, Timestamp::now().as_second()).await?,
+        None => {
+            made = make_authority(context, owner, now).await?;
+            if certificates.handover(now).is_some() {
+                let secret = names::authority_secret(&owner.name);
+                tracing::warn!(cluster = owner.name, namespace = owner.namespace, secret, "made lost authority anew");
+            }
+            &made
+        }
     };
-    issue(context, owner, &authority).await
+    issue(context, owner, &certificates, authority, now).await
 }
 
 /// Renews what is due of a Cluster that is not to be changed: its members run, and must not lose each other. One without
-/// an authority has no members yet.
-pub(crate) async fn renew(context: &Context, owner: &Owner, authority: Option<Authority>) -> Result<(), Error> {
-    match authority {
-        Some(authority) => issue(context, owner, &authority).await,
-        None => Ok(()),
-    }
+/// certificates has no members yet.
+pub(crate) async fn renew(context: &Context, owner: &Owner, certificates: Certificates) -> Result<(), Error> {
+    let is_new = certificates.authority.is_none() && certificates.leaves.iter().all(|(_, _, held)| held.is_none());
+    if is_new { Ok(()) } else { ensure(context, owner, certificates).await }
 }
 
-async fn issue(context: &Context, owner: &Owner, authority: &Authority) -> Result<(), Error> {
-    let now = Timestamp::now().as_second();
-    let leaves = [
-        (names::member_secret(&owner.name), names::MEMBER_ROLE_NAME),
-        (names::client_secret(&owner.name), names::CLIENT_ROLE_NAME),
-    ];
-    for (name, role) in leaves {
-        let api = context.api::<Secret>(&owner.namespace);
-        let secret = api.get_opt(&name).await.map_err(|source| Error::Read { name: name.clone(), source })?;
-        if secret.is_some_and(|secret| is_current(&secret, owner, authority, now)) {
-            continue;
-        }
-        let validity = Validity::leaf(now);
-        let Pair { certificate, key } = authority.issue(role, validity)?;
-        let data = [("ca.crt", authority.certificate.clone()), ("tls.crt", certificate), ("tls.key", key)];
-        let secret = secret_of(owner, &name, "kubernetes.io/tls", validity, &authority.id(), data);
-        write::<Secret>(context, owner, &name, &secret).await?;
-        tracing::info!(cluster = owner.name, namespace = owner.namespace, secret = name, "issued certificate");
+async fn issue(
+    context: &Context,
+    owner: &Owner,
+    certificates: &Certificates,
+    authority: &Authority,
+    now: i64,
+) -> Result<(), Error> {
+    let phase = certificates.phase(authority, now);
+    let trusted = match phase {
+        Phase::Settled => authority.certificates().concat(),
+        Phase::Introduce(_) | Phase::Replace(_) => certificates.bundle(Some(authority)).concat(),
+    };
+    for (name, role, held) in &certificates.leaves {
+        let leaf = held.as_ref().map(|held| held.leaf(authority));
+        let (validity, signed_by, issued);
+        let pair = match (certificate::step(phase, leaf.as_ref(), now), held) {
+            (Step::Keep, _) => continue,
+            (Step::Trust, Some(held)) => {
+                (validity, signed_by) = (held.validity, held.signed_by.as_str());
+                &held.pair
+            }
+            (Step::Trust, None) | (Step::Issue, _) => {
+                (validity, signed_by) = (Validity::leaf(now), authority.id());
+                issued = authority.issue(role, validity)?;
+                &issued
+            }
+        };
+        let Pair { certificate, key } = pair;
+        let data = [("ca.crt", trusted.clone()), ("tls.crt", certificate.clone()), ("tls.key", key.clone())];
+        let mut secret = secret_of(owner, name, "kubernetes.io/tls", validity, signed_by, data);
+        secret.metadata.annotations.get_or_insert_default().insert(SINCE.to_owned(), time(now));
+        write::<Secret>(context, owner, name, &secret).await?;
+        tracing::info!(cluster = owner.name, namespace = owner.namespace, secret = name, ?phase, "wrote certificate");
     }
     Ok(())
 }
@@ -204,25 +236,19 @@ async fn make_authority(context: &Context, owner: &Owner, now: i64) -> Result<Au
     let name = names::authority_secret(&owner.name);
     let validity = Validity::authority(now);
     let (authority, key) = Authority::generate(owner, validity)?;
-    let data = [("ca.crt", authority.certificate.clone()), ("ca.key", key)];
-    let secret = secret_of(owner, &name, "Opaque", validity, &authority.id(), data);
+    let data = [("ca.crt", authority.certificates().concat()), ("ca.key", key)];
+    let secret = secret_of(owner, &name, "Opaque", validity, authority.id(), data);
     let created = context.api::<Secret>(&owner.namespace).create(&PostParams::default(), &secret).await;
     created.map_err(|error| failure(format!("Secret {name}"), error))?;
     Ok(authority)
 }
 
-fn is_current(secret: &Secret, owner: &Owner, authority: &Authority, now: i64) -> bool {
-    let annotations = secret.metadata.annotations.as_ref();
-    let annotation = |key: &str| annotations.and_then(|annotations| annotations.get(key)).map(String::as_str);
-    let second = |key: &str| annotation(key)?.parse::<Timestamp>().ok().map(Timestamp::as_second);
-    let validity =
-        second(NOT_BEFORE).zip(second(NOT_AFTER)).map(|(not_before, not_after)| Validity { not_before, not_after });
-    let data = secret.data.as_ref();
-    let is_whole = ["ca.crt", "tls.crt", "tls.key"].iter().all(|key| data.is_some_and(|data| data.contains_key(*key)));
-    is_whole
-        && ownership::standing(owner, Some(&secret.metadata)) == Standing::Own
-        && annotation(AUTHORITY) == Some(&authority.id())
-        && validity.is_some_and(|validity| !validity.is_due(now))
+fn text(secret: &Secret, key: &str) -> Option<String> {
+    String::from_utf8(secret.data.as_ref()?.get(key)?.0.clone()).ok()
+}
+
+fn time(second: i64) -> String {
+    Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default()
 }
 
 fn secret_of<const N: usize>(
@@ -233,7 +259,6 @@ fn secret_of<const N: usize>(
     authority: &str,
     data: [(&str, String); N],
 ) -> Secret {
-    let time = |second: i64| Timestamp::from_second(second).map(|time| time.to_string()).unwrap_or_default();
     let annotations = [
         (NOT_BEFORE, time(validity.not_before)),
         (NOT_AFTER, time(validity.not_after)),

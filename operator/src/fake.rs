@@ -61,6 +61,13 @@ impl Server {
         self.state().objects.keys().filter(|path| !path.contains("/events/")).cloned().collect()
     }
 
+    /// The reasons of the events that were published.
+    pub(crate) fn events(&self) -> Vec<String> {
+        let state = self.state();
+        let events = state.objects.iter().filter(|(path, _)| path.contains("/events/"));
+        events.map(|(_, event)| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("no test panicked in here")
     }
@@ -122,7 +129,19 @@ impl State {
                 object["status"] = body["status"].clone();
                 Ok(self.put(path, object))
             }
-            "PATCH" => Ok(self.put(path, body)),
+            "PATCH" => {
+                let mut body = body;
+                if let Some(there) = there {
+                    // As of an object with a status of its own: an apply leaves that, and counts changes of the spec.
+                    let generation = there["metadata"]["generation"].as_i64().unwrap_or(1);
+                    let is_changed = there["spec"] != body["spec"];
+                    body["metadata"]["generation"] = json!(generation + i64::from(is_changed));
+                    if !there["status"].is_null() {
+                        body["status"] = there["status"].clone();
+                    }
+                }
+                Ok(self.put(path, body))
+            }
             "DELETE" if differs(&body["preconditions"]["uid"], "uid") => Err(StatusCode::CONFLICT),
             "DELETE" => self.objects.remove(path).ok_or(StatusCode::NOT_FOUND),
             _ => Err(StatusCode::METHOD_NOT_ALLOWED),

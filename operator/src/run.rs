@@ -16,6 +16,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::controller::{Action, Config, Controller};
@@ -24,7 +25,7 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::context::Context;
 use crate::health::{self, Readiness};
@@ -191,7 +192,8 @@ where
     }
 }
 
-/// Answers an object that this version cannot read with a condition and an event, once per generation.
+/// Answers an object that this version cannot read with a condition and an event, once per generation. The rest of its
+/// status stays.
 pub(crate) async fn report_unreadable<K>(context: &Context, invalid: &InvalidObject) -> Result<(), kube::Error>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug,
@@ -210,11 +212,21 @@ where
     let message =
         format!("this version of the operator cannot read the object: {error}; correct the field that it names");
     let claims = vec![Claim::new("Ready", false, "InvalidSpec", &message)];
-    let conditions = condition::conditions(claims, &[], metadata.generation, Timestamp::now());
+    // What was known stays: the scale subresource reads it, and an identity is not forgotten.
+    let mut next = status.and_then(Value::as_object).cloned().unwrap_or_default();
+    let before = next.get("conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    let before: Vec<Condition> = before.into_iter().filter_map(|one| serde_json::from_value(one).ok()).collect();
+    let mut conditions = condition::conditions(claims, &before, metadata.generation, Timestamp::now());
+    let is_told = |kind: &str| conditions.iter().any(|condition| condition.type_ == kind);
+    let kept: Vec<Condition> = before.into_iter().filter(|condition| !is_told(&condition.type_)).collect();
+    conditions.extend(kept);
+    next.insert("observedGeneration".to_owned(), json!(metadata.generation));
+    next.insert("phase".to_owned(), json!("Invalid"));
+    next.insert("conditions".to_owned(), json!(conditions));
     context.publish(vec![Event::warning("InvalidSpec", message)], &object.object_ref(&resource)).await;
     let body = json!({
         "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name},
-        "status": {"observedGeneration": metadata.generation, "phase": "Invalid", "conditions": conditions},
+        "status": next,
     });
     let params = PatchParams::apply(names::MANAGER).force();
     api.patch_status(&name, &params, &Patch::Apply(body)).await.map(drop)

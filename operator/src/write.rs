@@ -34,15 +34,16 @@ pub(crate) enum Failure {
     Failed(Error),
 }
 
-/// Applies an object, by force where fields are concerned, never where another's object is: it is read first, and the
-/// apply holds only for the version that was read, or if there still is none. (Without force would not do: what is not in
-/// conflict would be written. Creating it would not do either: an apply later removes only what an apply wrote.)
+/// Applies an object, and gives it as it is since. By force where fields are concerned, never where another's object is: it
+/// is read first, and the apply holds only for the version that was read, or if there still is none. (Without force would
+/// not do: what is not in conflict would be written. Creating it would not do either: an apply later removes only what an
+/// apply wrote.)
 pub(crate) async fn write<K>(
     context: &Context,
     owner: &Owner,
     name: &str,
     object: &(impl Serialize + Debug),
-) -> Result<(), Failure>
+) -> Result<K, Failure>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
 {
@@ -59,7 +60,7 @@ where
         object["metadata"]["resourceVersion"] = version.into();
         match api.patch(name, &params, &Patch::Apply(&object)).await {
             Err(error) if is_status(&error, &[409]) && tries < TRIES => {}
-            written => return written.map(drop).map_err(failed),
+            written => return written.map_err(failed),
         }
     }
 }

@@ -54,12 +54,13 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// A caller that trusts the Cluster's authority, with a certificate from it.
-    pub(crate) fn new(authority: &Authority) -> Result<Self, Error> {
+    /// A caller with a certificate from the Cluster's authority, that trusts these: it, and those before it as long as
+    /// members may have their certificates.
+    pub(crate) fn new(authority: &Authority, trusted: &str) -> Result<Self, Error> {
         let Pair { certificate, key } =
             authority.issue(names::OPERATOR_ROLE_NAME, Validity::leaf(Timestamp::now().as_second()))?;
         let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_slice_iter(authority.certificate().as_bytes()) {
+        for root in CertificateDer::pem_slice_iter(trusted.as_bytes()) {
             roots.add(root?)?;
         }
         let chain = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;

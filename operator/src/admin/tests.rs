@@ -75,13 +75,19 @@ fn authority() -> Authority {
     Authority::generate(&owner(), Validity::authority(now)).expect("an authority is made").0
 }
 
+fn caller(authority: &Authority) -> Caller {
+    Caller::new(authority, &authority.certificates().concat()).expect("a caller")
+}
+
 /// Serves on an address of its own below 127/8, on the peers' port.
 async fn serve(authority: &Authority, ip: Ipv4Addr) {
     let now = Timestamp::now().as_second();
     let Pair { certificate, key } =
         authority.issue(names::MEMBER_ROLE_NAME, Validity::leaf(now)).expect("it is issued");
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(authority.certificate().as_bytes()).expect("PEM")).expect("a root");
+    roots
+        .add(CertificateDer::from_pem_slice(authority.certificates().concat().as_bytes()).expect("PEM"))
+        .expect("a root");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().expect("a verifier");
@@ -116,7 +122,7 @@ fn observed(ip: Ipv4Addr) -> Observed {
 async fn the_operator_asks_members_over_mutual_tls() {
     let (authority, ip) = (authority(), Ipv4Addr::new(127, 73, 1, 1));
     serve(&authority, ip).await;
-    let caller = Caller::new(&authority).expect("a caller");
+    let caller = caller(&authority);
     let view = caller.poll(&observed(ip)).await;
     assert_eq!(view.answer("orders-0").map(Result::is_ok), Some(true), "{view:?}");
     assert!(view.is_managed());
@@ -132,14 +138,14 @@ async fn the_operator_asks_members_over_mutual_tls() {
 async fn a_member_of_another_authority_is_not_believed() {
     let ip = Ipv4Addr::new(127, 73, 1, 2);
     serve(&authority(), ip).await;
-    let view = Caller::new(&authority()).expect("a caller").poll(&observed(ip)).await;
+    let view = caller(&authority()).poll(&observed(ip)).await;
     let answer = view.answer("orders-0").expect("it was asked");
     assert!(answer.as_ref().is_err_and(|error| error.contains("certificate")), "{answer:?}");
 }
 
 #[tokio::test]
 async fn a_member_that_is_not_there_is_later_and_not_refused() {
-    let caller = Caller::new(&authority()).expect("a caller");
+    let caller = caller(&authority());
     let nobody = observed(Ipv4Addr::new(127, 73, 1, 3));
     assert!(!caller.poll(&nobody).await.has_answers());
     let group = Group { name: "data".to_owned(), partitions: 3, replicas: 3, members: Vec::new() };

@@ -2,7 +2,7 @@
 
 use coterie_operator_core::cluster::plan::{Desired, Resize};
 use coterie_operator_core::cluster::status::Applied;
-use coterie_operator_core::cluster::{Observed, Validated};
+use coterie_operator_core::cluster::{Observed, Validated, observed};
 use coterie_operator_core::names;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
@@ -11,7 +11,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
-use crate::certificates::{self, Authority};
+use crate::certificates::{self, Certificates};
 use crate::context::Context;
 use crate::write::{self, Failure, failure, is_status, write};
 
@@ -26,28 +26,43 @@ pub(crate) enum Error {
     Write(write::Error),
 }
 
+/// What was done.
+pub(super) struct Done {
+    /// What came of it.
+    pub(super) applied: Applied,
+    /// The StatefulSet as it is since, if it was applied.
+    pub(super) stateful_set: Option<observed::StatefulSet>,
+}
+
+impl From<Applied> for Done {
+    fn from(applied: Applied) -> Self {
+        Self { applied, stateful_set: None }
+    }
+}
+
 /// Applies everything, or renews the certificates alone if the Cluster is paused.
 pub(crate) async fn apply(
     context: &Context,
     cluster: &Validated,
     observed: &Observed,
     desired: &Desired,
-    authority: Option<Authority>,
-) -> Result<Applied, Error> {
+    certificates: Certificates,
+) -> Result<Done, Error> {
     let owner = cluster.owner();
     let certified = if cluster.paused {
-        certificates::renew(context, &owner, authority).await
+        certificates::renew(context, &owner, certificates).await
     } else {
-        certificates::ensure(context, &owner, authority).await
+        certificates::ensure(context, &owner, certificates).await
     };
     match certified {
-        Ok(()) if cluster.paused => return Ok(Applied::Paused),
+        Ok(()) if cluster.paused => return Ok(Applied::Paused.into()),
         Ok(()) => {}
-        Err(certificates::Error::Stopped(applied)) => return Ok(applied),
+        Err(certificates::Error::Stopped(applied)) => return Ok(applied.into()),
         Err(error) => return Err(Error::Certificates(error)),
     }
     match objects(context, cluster, observed, desired).await {
-        Ok(applied) | Err(Failure::Stopped(applied)) => Ok(applied),
+        Ok(done) => Ok(done),
+        Err(Failure::Stopped(applied)) => Ok(applied.into()),
         Err(Failure::Failed(error)) => Err(Error::Write(error)),
     }
 }
@@ -57,7 +72,7 @@ async fn objects(
     cluster: &Validated,
     observed: &Observed,
     desired: &Desired,
-) -> Result<Applied, Failure> {
+) -> Result<Done, Failure> {
     // Destructured without `..`: a new object cannot be forgotten here.
     let Desired {
         service_account,
@@ -74,7 +89,7 @@ async fn objects(
     write::<ConfigMap>(context, owner, &names::configuration(&cluster.name), configuration).await?;
     write::<Service>(context, owner, &names::service(&cluster.name), service).await?;
     match network_policy {
-        Some(policy) => write::<NetworkPolicy>(context, owner, &cluster.name, policy).await?,
+        Some(policy) => drop(write::<NetworkPolicy>(context, owner, &cluster.name, policy).await?),
         None => {
             if let Some(uid) = &observed.network_policy {
                 delete_network_policy(context, cluster, uid).await?;
@@ -90,18 +105,18 @@ async fn objects(
         Resized::Done => Applied::All,
         Resized::Refused(why) => Applied::ResizeRefused(why),
         // Made again when it is gone.
-        Resized::SetDeleted => return Ok(Applied::All),
+        Resized::SetDeleted => return Ok(Applied::All.into()),
     };
     if observed.stateful_set.as_ref().is_some_and(|set| set.is_deleted) {
-        return Ok(applied);
+        return Ok(applied.into());
     }
-    write::<StatefulSet>(context, owner, &cluster.name, stateful_set).await?;
+    let written = write::<StatefulSet>(context, owner, &cluster.name, stateful_set).await?;
     // All of them, whatever comes of one: without a quorum the replaced ones may wait for the others.
     let mut evicted = Ok(());
     for pod in evict {
         evicted = evicted.and(self::evict(context, cluster, observed, pod).await);
     }
-    evicted.map(|()| applied)
+    evicted.map(|()| Done { applied, stateful_set: Some((&written).into()) })
 }
 
 /// What came of making volumes larger.

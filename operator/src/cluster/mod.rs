@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 
+use self::apply::Done;
 use crate::certificates;
 use crate::context::Context;
 
@@ -68,12 +69,14 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
             return Ok(Action::requeue(LATER));
         }
     };
-    let (observed, certified) = observe::observe(&context, &owner).await?;
+    let (mut observed, certified) = observe::observe(&context, &owner).await?;
     let desired = plan(&validated, &observed);
-    let applied = match certified {
-        Ok(authority) => apply::apply(&context, &validated, &observed, &desired, authority).await?,
-        Err(applied) => applied,
+    let Done { applied, stateful_set } = match certified {
+        Ok(certificates) => apply::apply(&context, &validated, &observed, &desired, certificates).await?,
+        Err(applied) => applied.into(),
     };
+    // What was applied just now is what is reported on: the earlier one would look settled.
+    observed.stateful_set = stateful_set.or(observed.stateful_set);
     let report = Report {
         cluster: &validated,
         generation,
@@ -92,7 +95,7 @@ pub(crate) async fn reconcile(object: Arc<DeserializeGuard<Cluster>>, context: A
 async fn keep_certified(context: &Context, owner: &Owner) -> Result<Observed, Error> {
     let (observed, certified) = observe::running(context, owner).await?;
     let renewed = match certified {
-        Ok(authority) => certificates::renew(context, owner, authority).await,
+        Ok(certificates) => certificates::renew(context, owner, certificates).await,
         Err(applied) => Err(certificates::Error::Stopped(applied)),
     };
     // The condition that is there already says what to mend first.

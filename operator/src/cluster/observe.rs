@@ -7,6 +7,7 @@ use coterie_operator_core::cluster::ownership::{self, Standing};
 use coterie_operator_core::cluster::status::Applied;
 use coterie_operator_core::cluster::{Observed, Owner};
 use coterie_operator_core::names;
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::StatefulSet as StatefulSetObject;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod as PodObject};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -15,7 +16,7 @@ use kube::Api;
 use kube::api::{ListParams, ObjectMeta};
 
 use crate::admin::{self, Caller};
-use crate::certificates::{self, Authority};
+use crate::certificates::{self, Certificates};
 use crate::context::Context;
 
 /// Which part could not be read.
@@ -44,8 +45,8 @@ pub(crate) enum Error {
 /// The annotation of the default storage class.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 
-/// The Cluster's authority if it has one, or what to report because of it.
-pub(crate) type Certified = Result<Option<Authority>, Applied>;
+/// The Cluster's certificates, or what to report because of its authority.
+pub(crate) type Certified = Result<Certificates, Applied>;
 
 /// Everything that the later steps look at.
 pub(crate) async fn observe(context: &Context, owner: &Owner) -> Result<(Observed, Certified), Error> {
@@ -76,8 +77,11 @@ pub(crate) async fn running(context: &Context, owner: &Owner) -> Result<(Observe
         Err(certificates::Error::Stopped(applied)) => Err(applied),
         read => Ok(read?),
     };
-    if let Ok(Some(authority)) = &certified {
-        observed.view = Caller::new(authority)?.poll(&observed).await;
+    if let Ok(certificates) = &certified {
+        observed.handover = certificates.handover(Timestamp::now().as_second());
+    }
+    if let Some(caller) = caller(&certified)? {
+        observed.view = caller.poll(&observed).await;
     }
     Ok((observed, certified))
 }
@@ -85,8 +89,14 @@ pub(crate) async fn running(context: &Context, owner: &Owner) -> Result<(Observe
 /// What is needed to ask the members something: their pods, and what they say. No caller before there are certificates.
 pub(crate) async fn members(context: &Context, owner: &Owner) -> Result<(Observed, Option<Caller>), Error> {
     let (observed, certified) = running(context, owner).await?;
-    let caller = certified.ok().flatten().map(|authority| Caller::new(&authority)).transpose()?;
+    let caller = caller(&certified)?;
     Ok((observed, caller))
+}
+
+fn caller(certified: &Certified) -> Result<Option<Caller>, admin::Error> {
+    let Ok(certificates) = certified else { return Ok(None) };
+    let authority = certificates.authority.as_ref();
+    authority.map(|authority| Caller::new(authority, &certificates.trusted())).transpose()
 }
 
 async fn pods(context: &Context, owner: &Owner) -> Result<BTreeMap<String, Pod>, Error> {

@@ -1,9 +1,14 @@
 //! Whole reconciliations against an API server in memory.
 
-use coterie_operator_core::certificate::{NOT_AFTER, NOT_BEFORE};
+use std::collections::BTreeMap;
+
+use coterie_operator_core::certificate::{NOT_AFTER, NOT_BEFORE, SINCE};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::certificates::verify;
 use crate::fake::Server;
 
 const CLUSTER: &str = "/apis/coterie.dev/v1alpha1/namespaces/shop/clusters/orders";
@@ -27,6 +32,11 @@ const OBJECTS: [(&str, &str); 9] = [
 
 /// One reconciliation; the reason of the condition Ready, and its message.
 async fn reconcile(server: &Server, spec: Value) -> (String, String) {
+    run(server, spec).await;
+    told(server, "Ready")
+}
+
+async fn run(server: &Server, spec: Value) {
     let status = server.get(CLUSTER).unwrap_or_default()["status"].clone();
     let object = json!({
         "apiVersion": "coterie.dev/v1alpha1", "kind": "Cluster", "spec": spec, "status": status,
@@ -35,9 +45,62 @@ async fn reconcile(server: &Server, spec: Value) -> (String, String) {
     server.put(CLUSTER, object.clone());
     let object = serde_json::from_value(object).expect("a guard takes anything");
     super::reconcile(Arc::new(object), Arc::new(server.context())).await.expect("nothing fails on the way");
-    let ready = server.get(CLUSTER).unwrap_or_default()["status"]["conditions"][0].clone();
-    let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
+}
+
+/// The reason of a condition, and its message.
+fn told(server: &Server, kind: &str) -> (String, String) {
+    let conditions = server.get(CLUSTER).unwrap_or_default()["status"]["conditions"].clone();
+    let all = conditions.as_array().cloned().unwrap_or_default();
+    let condition = all.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default();
+    let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
     (text("reason"), text("message"))
+}
+
+/// What a Secret holds.
+fn held(server: &Server, path: &str, key: &str) -> String {
+    let secret: Secret = serde_json::from_value(server.get(path).expect("it is there")).expect("a Secret");
+    let data = secret.data.unwrap_or_default().remove(key).expect("it has the key");
+    String::from_utf8(data.0).expect("it is a text")
+}
+
+/// A member's files: whom it trusts, and its certificate.
+fn files(server: &Server) -> (String, String) {
+    (held(server, LEAVES[0], "ca.crt"), held(server, LEAVES[0], "tls.crt"))
+}
+
+/// Whether members with these files accept each other.
+fn assert_peers(one: &(String, String), other: &(String, String)) {
+    let now = Timestamp::now().as_second();
+    for ((trusted, _), (_, certificate)) in [(one, other), (other, one)] {
+        assert_eq!(verify(trusted, certificate, now), Ok(()));
+    }
+}
+
+/// Lets the time pass that the certificates are left as they are.
+fn pass_overlap(server: &Server) {
+    for leaf in LEAVES {
+        let mut secret = server.get(leaf).expect("it was issued");
+        secret["metadata"]["annotations"][SINCE] = json!("2020-01-01T00:00:00Z");
+        server.put(leaf, secret);
+    }
+}
+
+/// Puts an authority there, as a person would.
+fn put_authority(server: &Server, certificate: &str, key: &str) {
+    let data = [("ca.crt", certificate), ("ca.key", key)];
+    let data = data.map(|(key, text)| (key.to_owned(), ByteString(text.as_bytes().to_vec())));
+    let mut secret = object("Secret orders-ca", None);
+    secret["data"] = json!(BTreeMap::from(data));
+    server.put(AUTHORITY, secret);
+}
+
+/// An authority under its own subject: its certificate and its key.
+fn made_elsewhere() -> (String, String) {
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "The company");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    (params.self_signed(&key).expect("a certificate").pem(), key.serialize_pem())
 }
 
 /// An object of this kind that another controls, if anybody.
@@ -167,4 +230,139 @@ async fn a_cluster_that_was_never_followed_gets_nothing() {
         let made: Vec<_> = server.paths().into_iter().filter(|path| path != CLUSTER).collect();
         assert_eq!(made, Vec::<String>::new());
     }
+}
+
+#[tokio::test]
+async fn an_authority_that_a_person_put_there_is_used_as_it_is() {
+    let server = Server::default();
+    let (certificate, key) = made_elsewhere();
+    put_authority(&server, &certificate, &key);
+    let before = server.get(AUTHORITY);
+    assert_eq!(reconcile(&server, all()).await.0, "PodsNotReady");
+    assert_eq!(server.get(AUTHORITY), before);
+    let files = files(&server);
+    assert_eq!(files.0, certificate);
+    assert_peers(&files, &files);
+}
+
+#[tokio::test]
+async fn an_authority_that_cannot_work_is_refused_and_the_condition_names_the_secret_and_the_fix() {
+    let server = Server::default();
+    let ((certificate, _), (_, other_key)) = (made_elsewhere(), made_elsewhere());
+    put_authority(&server, &certificate, &other_key);
+    let (reason, message) = reconcile(&server, all()).await;
+    assert_eq!(reason, "AuthorityUnusable");
+    let fix = "Secret orders-ca: ca.key is not the key of ca.crt; put the key there that ca.crt was made with";
+    assert!(message.contains(fix), "{message}");
+    assert_eq!(server.paths(), [AUTHORITY, CLUSTER]);
+    assert_eq!(server.events(), ["AuthorityUnusable"]);
+}
+
+#[tokio::test]
+async fn an_authority_that_is_lost_is_followed_by_another_without_members_losing_each_other() {
+    for spec in [all(), json!({"paused": true}), json!({"managementVoters": 2}), json!({"replicas": "three"})] {
+        let server = Server::default();
+        reconcile(&server, all()).await;
+        let former = files(&server);
+        server.delete(AUTHORITY);
+        // Each step at its time, and none before.
+        let mut steps = vec![former.clone()];
+        for _ in 0..3 {
+            run(&server, spec.clone()).await;
+            let step = files(&server);
+            run(&server, spec.clone()).await;
+            assert_eq!(files(&server), step, "{spec}");
+            // Members get the files at different moments.
+            assert_peers(steps.last().expect("one"), &step);
+            assert_eq!(held(&server, LEAVES[1], "ca.crt"), step.0, "{spec}");
+            steps.push(step);
+            pass_overlap(&server);
+        }
+        let authority = held(&server, AUTHORITY, "ca.crt");
+        let both = format!("{authority}{}", former.0);
+        assert_eq!(steps[1], (both.clone(), former.1.clone()), "{spec}");
+        assert!(steps[2].0 == both && steps[2].1 != former.1, "{spec}");
+        assert_eq!(steps[3], (authority.clone(), steps[2].1.clone()), "{spec}");
+    }
+}
+
+#[tokio::test]
+async fn a_lost_authority_is_a_condition_and_one_event() {
+    let server = Server::default();
+    for _ in 0..2 {
+        reconcile(&server, all()).await;
+    }
+    put_set_observed(&server, "one");
+    reconcile(&server, all()).await;
+    let before = server.events();
+    server.delete(AUTHORITY);
+    for _ in 0..2 {
+        for _ in 0..2 {
+            reconcile(&server, all()).await;
+            let (reason, message) = told(&server, "Progressing");
+            assert_eq!(reason, "AuthorityReplaced");
+            assert!(message.contains("both are trusted until"), "{message}");
+        }
+        pass_overlap(&server);
+    }
+    for _ in 0..2 {
+        reconcile(&server, all()).await;
+    }
+    assert_eq!(told(&server, "Progressing").0, "Settled");
+    let events = server.events();
+    assert_eq!(events.iter().filter(|reason| *reason == "AuthorityReplaced").count(), 1, "{events:?}");
+    assert!(!before.contains(&"AuthorityReplaced".to_owned()));
+}
+
+/// Three pods that are ready, of a template that Kubernetes has seen.
+fn put_set_observed(server: &Server, revision: &str) {
+    let path = "/apis/apps/v1/namespaces/shop/statefulsets/orders";
+    let mut set = server.get(path).expect("it was made");
+    let generation = set["metadata"]["generation"].as_i64().unwrap_or(1);
+    set["metadata"]["generation"] = json!(generation);
+    set["status"] = json!({"replicas": 3, "observedGeneration": generation, "updateRevision": revision});
+    server.put(path, set);
+    for index in 0..3 {
+        let name = format!("orders-{index}");
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod", "spec": {"containers": []},
+            "metadata": {"name": name, "namespace": "shop", "labels": {"controller-revision-hash": revision}},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        server.put(&format!("/api/v1/namespaces/shop/pods/{name}"), pod);
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_never_reported_as_settled_before_kubernetes_has_looked_at_it() {
+    let server = Server::default();
+    reconcile(&server, all()).await;
+    assert_eq!(told(&server, "Progressing").0, "Creating");
+    put_set_observed(&server, "one");
+    reconcile(&server, all()).await;
+    assert_eq!(told(&server, "Progressing").0, "Settled");
+    reconcile(&server, json!({"sidecar": {"logLevel": "debug"}})).await;
+    assert_eq!(told(&server, "Progressing").0, "RollingOut");
+}
+
+#[tokio::test]
+async fn a_cluster_that_cannot_be_read_keeps_what_was_known_of_it() {
+    let server = Server::default();
+    reconcile(&server, all()).await;
+    let mut object = server.get(CLUSTER).expect("it is there");
+    object["status"]["clusterId"] = json!("c1");
+    object["status"]["replicas"] = json!(3);
+    for condition in object["status"]["conditions"].as_array_mut().expect("it has conditions") {
+        condition["lastTransitionTime"] = json!("2020-01-01T00:00:00Z");
+    }
+    server.put(CLUSTER, object.clone());
+    let (reason, _) = reconcile(&server, json!({"replicas": "three"})).await;
+    let status = server.get(CLUSTER).expect("it is there")["status"].clone();
+    assert_eq!((reason.as_str(), &status["phase"]), ("InvalidSpec", &json!("Invalid")));
+    for kept in ["clusterId", "replicas", "selector", "members", "ready"] {
+        assert_eq!(status[kept], object["status"][kept], "{kept}");
+    }
+    let conditions = status["conditions"].as_array().expect("it has conditions");
+    assert_eq!(conditions.len(), 6);
+    assert!(conditions.iter().all(|condition| condition["lastTransitionTime"] == "2020-01-01T00:00:00Z"), "{status}");
 }

@@ -6,6 +6,7 @@
 //! | `arrows` | which package may use which; the cores use no runtime |
 //! | `sources` | files stay short; nothing unfinished lands; no test sleeps; no path of somebody's machine |
 //! | `errors` | every error code has its section in `docs/errors.md`, and the section is right |
+//! | `storage` | the smallest volume that a Cluster may ask for is one that a member can work on |
 
 #[cfg(test)]
 mod arrows;
@@ -13,6 +14,8 @@ mod arrows;
 mod errors;
 #[cfg(test)]
 mod sources;
+#[cfg(test)]
+mod storage;
 
 use std::path::{Path, PathBuf};
 

@@ -22,6 +22,8 @@ pub struct Observed {
     pub has_default_storage_class: Option<bool>,
     /// The identity in Kubernetes of the Cluster's own NetworkPolicy.
     pub network_policy: Option<String>,
+    /// Until which second (since 1970) another authority is trusted beside the present one, if one is.
+    pub handover: Option<i64>,
     /// What the members say.
     pub view: View,
 }

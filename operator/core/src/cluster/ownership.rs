@@ -13,7 +13,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use super::status::Applied;
 
 /// The version that makes a server-side apply create an object or fail. A version makes an apply conditional on what is
-/// there, nothing that is there has this one (the first write to etcd is 2), and it is not looked at where nothing is.
+/// there, nothing that is there has this one (the first write to etcd is 2), and it is not looked at where nothing is. The last
+/// is behaviour and no promise; ARCHITECTURE.md says what follows where it is otherwise.
 pub const VERSION_OF_NONE: &str = "1";
 
 /// A Cluster, as what belongs to it refers to it. It is known also when the spec cannot be followed.

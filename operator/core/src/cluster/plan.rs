@@ -156,7 +156,9 @@ fn network_policy(cluster: &Validated) -> NetworkPolicy {
         end_port: (to != from).then_some(to.into()),
         protocol: None,
     };
-    let udp = NetworkPolicyPort { port: None, end_port: None, protocol: Some("UDP".to_owned()) };
+    // The sidecar's ports are TCP, which is what a port without a protocol is. These are all that there are beside it.
+    let all_of = |protocol: &str| NetworkPolicyPort { port: None, end_port: None, protocol: Some(protocol.to_owned()) };
+    let (below, above) = (ports(1, names::PEER_PORT - 1), ports(names::PEER_PORT + 1, u16::MAX));
     let labelled = |pairs: &[(&str, &str)]| LabelSelector {
         match_labels: Some(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
         match_expressions: None,
@@ -183,7 +185,7 @@ fn network_policy(cluster: &Validated) -> NetworkPolicy {
             policy_types: Some(vec!["Ingress".to_owned()]),
             ingress: Some(vec![
                 rule(Some(vec![own, operator]), vec![ports(names::PEER_PORT, names::PEER_PORT)]),
-                rule(None, vec![ports(1, names::PEER_PORT - 1), ports(names::PEER_PORT + 1, u16::MAX), udp]),
+                rule(None, vec![below, above, all_of("UDP"), all_of("SCTP")]),
             ]),
             egress: None,
         }),

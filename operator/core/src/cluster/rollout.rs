@@ -17,7 +17,8 @@ use crate::names;
 
 /// The outdated pods to evict now, by name.
 pub fn next(cluster: &Validated, observed: &Observed) -> Vec<String> {
-    let Observed { stateful_set, pods, claims: _, has_default_storage_class: _, network_policy: _, view } = observed;
+    let Observed { stateful_set, pods, claims: _, has_default_storage_class: _, network_policy: _, handover: _, view } =
+        observed;
     let Some(set) =
         stateful_set.as_ref().filter(|set| set.is_observed && !set.is_deleted && !set.update_revision.is_empty())
     else {

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | Ready | every wanted pod is ready, every partition serves, nothing is refused | Ready, or the reason of what is wrong |
 //! | Available | every partition has a leader with a quorum | PartitionsServe, Forming, NoMemberAnswers, PartitionsWithoutQuorum |
-//! | Progressing | something is still under way | Creating, Resizing, RollingOut, Scaling, Settled |
+//! | Progressing | something is still under way | Creating, Resizing, RollingOut, Scaling, Starting, AuthorityReplaced, Settled |
 //! | Degraded | a failure is there that the next one could add to | see [`troubles`], AsWanted |
 //! | ScaleDownBlocked | spec.replicas is below spec.managementVoters | VotersCannotBeRemoved, NotAsked |
 //! | ReconciliationPaused | spec.paused | Paused, NotPaused |
@@ -25,6 +25,8 @@ const PROGRESSING: &str = "Progressing";
 const DEGRADED: &str = "Degraded";
 const SCALE_DOWN_BLOCKED: &str = "ScaleDownBlocked";
 const PAUSED: &str = "ReconciliationPaused";
+/// The one reason of `Progressing` that a person may want to look into.
+const AUTHORITY_REPLACED: &str = "AuthorityReplaced";
 
 /// What came of applying.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub enum Applied {
     Taken(String),
     /// What an earlier Cluster of this name left is not gone yet: which object.
     Leaving(String),
+    /// The Secret of the authority holds what cannot be used: which, why, and what to do.
+    AuthorityUnusable(String),
     /// The API server refused an object: which, and why.
     Refused(String),
     /// It refused to make a volume larger: why.
@@ -110,7 +114,7 @@ pub fn invalid(
     let message = format!("the spec is not followed: {error}");
     let mut claims = vec![
         Claim::new(READY, false, "InvalidSpec", &message),
-        Claim::new(PROGRESSING, false, "InvalidSpec", &message),
+        handover(observed).unwrap_or_else(|| Claim::new(PROGRESSING, false, "InvalidSpec", &message)),
         Claim::new(DEGRADED, true, "InvalidSpec", message),
     ];
     if !previous.members.is_empty() {
@@ -174,7 +178,7 @@ pub fn events(previous: &ClusterStatus, next: &ClusterStatus) -> Vec<Event> {
         |condition: &&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| match condition.type_.as_str() {
             READY => condition.status == "True" || condition.reason == "InvalidSpec",
             AVAILABLE => condition.reason != "Forming" && condition.reason != "NoMemberAnswers",
-            PROGRESSING => false,
+            PROGRESSING => condition.reason == AUTHORITY_REPLACED,
             DEGRADED => {
                 next.cluster_id.is_some()
                     || !["PodsNotReady", "VolumePending", "NameNotFreeYet"].contains(&condition.reason.as_str())
@@ -241,6 +245,10 @@ fn troubles(cluster: &Validated, observed: &Observed, applied: &Applied, wanted:
     match applied {
         Applied::All | Applied::Paused => {}
         Applied::Taken(why) => add("NameTaken", format!("what the spec asks for is not made: {why}")),
+        Applied::AuthorityUnusable(why) => {
+            let what = "no certificates are issued and members cannot be asked";
+            add("AuthorityUnusable", format!("{why}; {what} until then"));
+        }
         Applied::Leaving(what) => {
             add("NameNotFreeYet", format!("Kubernetes still removes {what} of an earlier Cluster of this name"));
         }
@@ -369,11 +377,19 @@ fn available(observed: &Observed, previous: &ClusterStatus) -> Claim {
 fn progressing(observed: &Observed, desired: &Desired, wanted: u32, ready: usize) -> Claim {
     let outdated = rollout::outdated(observed);
     let pods = u32::try_from(observed.pods.len()).unwrap_or(u32::MAX);
-    if observed.stateful_set.is_none() {
+    let is_new = observed.pods.is_empty() && !observed.stateful_set.as_ref().is_some_and(|set| set.is_observed);
+    if observed.stateful_set.is_none() || is_new {
         return Claim::new(PROGRESSING, true, "Creating", "the pods are being made");
+    }
+    if let Some(claim) = handover(observed) {
+        return claim;
     }
     if let Some(resize) = &desired.resize {
         return Claim::new(PROGRESSING, true, "Resizing", format!("volumes are being made {} large", resize.size));
+    }
+    // Which pods are of an earlier template is not known before.
+    if !observed.stateful_set.as_ref().is_some_and(|set| set.is_observed) {
+        return Claim::new(PROGRESSING, true, "RollingOut", "Kubernetes has not looked at the last change yet");
     }
     if outdated > 0 {
         return Claim::new(PROGRESSING, true, "RollingOut", format!("{outdated} pods are still of an earlier spec"));
@@ -385,6 +401,14 @@ fn progressing(observed: &Observed, desired: &Desired, wanted: u32, ready: usize
         return Claim::new(PROGRESSING, true, "Starting", format!("{ready} of {wanted} pods are ready"));
     }
     Claim::new(PROGRESSING, false, "Settled", "nothing is under way")
+}
+
+fn handover(observed: &Observed) -> Option<Claim> {
+    let until = Timestamp::from_second(observed.handover?).ok()?;
+    let message = format!(
+        "certificates are of another authority than the one in the Secret that ends in `-ca`, which was lost or replaced: both are trusted until {until}, and all certificates are issued anew meanwhile; leave that Secret as it is, and pods keep running"
+    );
+    Some(Claim::new(PROGRESSING, true, AUTHORITY_REPLACED, message))
 }
 
 fn degraded(troubles: &[Trouble]) -> Claim {

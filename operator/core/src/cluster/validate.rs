@@ -1,6 +1,8 @@
 //! Step "validate" of the Cluster's controller: a [`Validated`] is the only thing that the later steps read of a spec.
 
-use coterie_crds::cluster::{Cluster, ClusterSpec, Profile, Resources, Retention, Security, Sidecar, Storage};
+use coterie_crds::cluster::{
+    Cluster, ClusterSpec, Profile, Resources, Retention, STORAGE_SIZE_MIN, Security, Sidecar, Storage,
+};
 use coterie_crds::opaque::{Amounts, PodTemplate};
 use serde_json::{Map, Value};
 
@@ -150,8 +152,9 @@ fn check_storage(storage: &Storage, problems: &mut Vec<String>) {
     match retention {
         Retention::Retain | Retention::Delete => {}
     }
-    if quantity::thousandths(size).is_none_or(|size| size == 0) {
-        problems.push(format!("spec.storage.size is `{size}`: it must be a quantity such as 1Gi"));
+    if quantity::thousandths(size) < quantity::thousandths(STORAGE_SIZE_MIN) {
+        let rule = format!("it must be a quantity of at least {STORAGE_SIZE_MIN}, for example 1Gi");
+        problems.push(format!("spec.storage.size is `{size}`: {rule}"));
     }
 }
 

@@ -117,6 +117,7 @@ pub fn observed() -> Observed {
         claims: pods(3).into_iter().map(|pod| (format!("coterie-data-{pod}"), claim.clone())).collect(),
         has_default_storage_class: None,
         network_policy: None,
+        handover: None,
         view: healthy(),
     }
 }

@@ -269,7 +269,7 @@ fn the_claim_template_of_a_stateful_set_that_is_there_stays() {
 }
 
 #[test]
-fn the_network_policy_closes_the_peers_port_only_and_is_there_only_when_asked_for() {
+fn the_network_policy_closes_the_peers_port_only_in_every_protocol_and_is_there_only_when_asked_for() {
     assert_eq!(plan(&validated(json!({})), &nothing()).network_policy, None);
     let policy = plan(&validated(json!({"security": {"networkPolicy": true}})), &nothing()).network_policy.unwrap();
     let rules = serde_json::to_value(policy.spec.unwrap().ingress).unwrap();
@@ -277,7 +277,7 @@ fn the_network_policy_closes_the_peers_port_only_and_is_there_only_when_asked_fo
     assert_eq!(rules[1].get("from"), None);
     assert_eq!(
         rules[1]["ports"],
-        json!([{"port": 1, "endPort": 7300}, {"port": 7302, "endPort": 65535}, {"protocol": "UDP"}])
+        json!([{"port": 1, "endPort": 7300}, {"port": 7302, "endPort": 65535}, {"protocol": "UDP"}, {"protocol": "SCTP"}])
     );
 }
 
@@ -307,6 +307,21 @@ fn every_object_is_owned_by_its_cluster() {
 fn the_same_input_gives_the_same_objects() {
     let cluster = validated(with_application());
     assert_eq!(plan(&cluster, &observed()), plan(&cluster, &observed()));
+}
+
+#[test]
+fn a_volume_that_is_too_small_for_the_log_is_refused_with_the_bound() {
+    let problems = |size: &str| {
+        let cluster = cluster(json!({"storage": {"size": size}}));
+        validate(&cluster, &defaults()).map_or_else(|error| error.problems, |_| Vec::new())
+    };
+    for size in ["0", "16Mi", "40Mi", "255.5Mi", "256M", "much"] {
+        let rule = "it must be a quantity of at least 256Mi, for example 1Gi";
+        assert_eq!(problems(size), [format!("spec.storage.size is `{size}`: {rule}")]);
+    }
+    for size in ["256Mi", "0.25Gi", "268435456", "1Gi"] {
+        assert_eq!(problems(size), Vec::<String>::new(), "{size}");
+    }
 }
 
 #[test]

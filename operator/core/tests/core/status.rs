@@ -226,3 +226,32 @@ fn d14_a_cluster_made_anew_on_older_volumes_says_that_it_adopted_them_once() {
     assert_eq!(status::adopted(&settled(), &settled(), &observed, Some(&at(100))), None);
     assert_eq!(status::adopted(&ClusterStatus::default(), &settled(), &observed, Some(&at(50))), None);
 }
+
+#[test]
+fn a_change_that_kubernetes_has_not_looked_at_is_under_way() {
+    let mut changed = observed();
+    changed.stateful_set.as_mut().unwrap().is_observed = false;
+    let status = report(json!({}), &changed, &Applied::All, &settled());
+    assert_eq!(condition(&status, "Progressing"), ("True", "RollingOut"));
+    assert_eq!(status::events(&settled(), &status), []);
+    changed.pods.clear();
+    let status = report(json!({}), &changed, &Applied::All, &ClusterStatus::default());
+    assert_eq!(condition(&status, "Progressing"), ("True", "Creating"));
+}
+
+#[test]
+fn another_authority_is_said_once_whatever_the_spec_says_and_the_cluster_stays_ready() {
+    let mut replaced = observed();
+    replaced.handover = Some(1200);
+    let status = report(json!({}), &replaced, &Applied::All, &settled());
+    assert_eq!(condition(&status, "Progressing"), ("True", "AuthorityReplaced"));
+    assert_eq!((status.phase.as_str(), condition(&status, "Ready")), ("Running", ("True", "Ready")));
+    let told = status::events(&settled(), &status);
+    assert_eq!((reasons(&told), told[0].severity), (vec!["AuthorityReplaced"], Severity::Warning));
+    assert!(told[0].note.contains("1970-01-01T00:20:00Z"), "{}", told[0].note);
+    assert_eq!(status::events(&status, &status), []);
+    assert_eq!(status::events(&status, &settled()), []);
+    let error = validate(&cluster(json!({"managementVoters": 2})), &defaults()).unwrap_err();
+    let status = status::invalid(&error, Some(7), &replaced, &settled(), time(5));
+    assert_eq!(condition(&status, "Progressing"), ("True", "AuthorityReplaced"));
+}

@@ -122,7 +122,11 @@ fn at_creation() -> Vec<Wrong> {
             cluster_with("/spec/storage/size", json!("much")),
             &["spec.storage.size", "quantity", "for example 1Gi"],
         ),
-        wrong("tiny volume", cluster_with("/spec/storage/size", json!("1Mi")), &["spec.storage.size", "at least 16Mi"]),
+        wrong(
+            "tiny volume",
+            cluster_with("/spec/storage/size", json!("255Mi")),
+            &["spec.storage.size", "at least 256Mi"],
+        ),
         wrong(
             "unknown pull policy",
             cluster_with("/spec/sidecar/imagePullPolicy", json!("Sometimes")),
