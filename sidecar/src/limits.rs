@@ -2,6 +2,18 @@
 
 /// Bytes of one message between peers: a full append of Raft entries, each as large as a request may be, stays below.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Frames that may wait for one peer: the appends of some hundred partitions and all requests of applications fit.
+pub const LINK_QUEUE_MAX: usize = 16 * 1024;
+/// Bytes that may wait for one peer.
+pub const LINK_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Frames of one message on a link.
+pub const LINK_BATCH_MAX: usize = 256;
+/// Bytes after which a message on a link takes no more frames: what is behind it waits no longer than this takes.
+pub const LINK_BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Calls that one link may have under way at the side that answers; more are read once these are done.
+pub const LINK_CALLS_MAX: usize = 4 * 1024;
+/// Messages of one lane that may wait for its partition: more than replication ever has on their way.
+pub const LANE_QUEUE_MAX: usize = 128;
 /// Bytes of one chunk of a snapshot: large enough to be fast, small enough not to delay heartbeats.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes of one snapshot that a peer may send.

@@ -16,12 +16,14 @@ use coterie_core::{
 };
 use coterie_env::Env;
 use coterie_proto::peer;
+use coterie_proto::peer::frame::Body;
 use coterie_replication::ProposeError;
 
 use crate::deadline::Deadline;
 use crate::directory::Directory;
 use crate::limits;
 use crate::partitions::Partitions;
+use crate::peers::CallError;
 use crate::peers::client::{Peers, to_wire};
 use crate::watch::{Watch, Ways};
 
@@ -284,33 +286,26 @@ impl Router {
                 Err(error) => proposed(error),
             };
         }
-        let mut client = match self.0.peers.client(&member) {
-            Ok(client) => client,
-            Err(_) => return Tried::Elsewhere(None),
-        };
         let request = peer::ProposeRequest {
             partition: Some(to_wire(partition)),
             body,
             timeout_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
         };
-        match tokio::time::timeout(budget, client.propose(request)).await {
-            Err(_) => Tried::Unknown(format!("{member} did not answer in time")),
-            Ok(Err(status)) if never_sent(&status) => Tried::Elsewhere(None),
-            Ok(Err(status)) => Tried::Unknown(format!("{member}: {}", status.message())),
-            Ok(Ok(response)) => {
-                let response = response.into_inner();
-                match response.result {
-                    Some(peer::propose_response::Result::Outcome(bytes)) => {
-                        match command::decode::<Outcome>("outcome", &bytes) {
-                            Ok(outcome) => Tried::Done((Revision(response.revision), outcome)),
-                            Err(error) => Tried::Unknown(error.to_string()),
-                        }
-                    }
-                    Some(peer::propose_response::Result::NotLeader(elsewhere)) => elsewhere_of(elsewhere),
-                    Some(peer::propose_response::Result::Failure(failure)) => failed(failure),
-                    None => Tried::Unknown(format!("{member} answered nothing")),
-                }
-            }
+        let response = match self.0.peers.call(&member, Body::Propose(request), budget).await {
+            Ok(Body::Proposed(response)) => response,
+            Ok(_) => return Tried::Unknown(format!("{member} gave an answer of another kind")),
+            Err(CallError::NeverSent(_)) => return Tried::Elsewhere(None),
+            Err(CallError::Unanswered(why)) => return Tried::Unknown(format!("{member}: {why}")),
+        };
+        match response.result {
+            Some(peer::propose_response::Result::Outcome(bytes)) => match command::decode::<Outcome>("outcome", &bytes)
+            {
+                Ok(outcome) => Tried::Done((Revision(response.revision), outcome)),
+                Err(error) => Tried::Unknown(error.to_string()),
+            },
+            Some(peer::propose_response::Result::NotLeader(elsewhere)) => elsewhere_of(elsewhere),
+            Some(peer::propose_response::Result::Failure(failure)) => failed(failure),
+            None => Tried::Unknown(format!("{member} answered nothing")),
         }
     }
 
@@ -330,19 +325,14 @@ impl Router {
                 Err(error) => not_unknown(proposed(error)),
             };
         }
-        let mut client = match self.0.peers.client(&member) {
-            Ok(client) => client,
-            Err(_) => return Tried::Elsewhere(None),
-        };
         let request = peer::QueryRequest {
             partition: Some(to_wire(partition)),
             query: encoded,
             stale,
             timeout_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
         };
-        let response = match tokio::time::timeout(budget, client.query(request)).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(_)) | Err(_) => return Tried::Elsewhere(None),
+        let Ok(Body::Queried(response)) = self.0.peers.call(&member, Body::Query(request), budget).await else {
+            return Tried::Elsewhere(None);
         };
         match response.result {
             Some(peer::query_response::Result::Answer(bytes)) => match command::decode::<Answer>("answer", &bytes) {
@@ -394,16 +384,4 @@ fn failed<T>(failure: peer::Failure) -> Tried<T> {
 
 fn elsewhere_of<T>(elsewhere: peer::NotLeader) -> Tried<T> {
     Tried::Elsewhere(Some(elsewhere.leader).filter(|leader| !leader.is_empty()).map(MemberName))
-}
-
-/// Whether a call failed before anything was sent: the connection could not be made.
-fn never_sent(status: &tonic::Status) -> bool {
-    let mut source = std::error::Error::source(status);
-    while let Some(error) = source {
-        if error.is::<tonic::ConnectError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
 }

@@ -9,7 +9,7 @@
 //! | vote, log id, snapshot meta in the store | version, value |
 //! | message | version, generation, value; for appends [`AppendHead`], then the records back to back |
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
 use openraft::raft::AppendEntriesRequest;
@@ -34,6 +34,8 @@ pub(crate) enum Error {
     },
     #[error("{what} ends early")]
     Short { what: &'static str },
+    #[error("{what} has more than it says")]
+    Long { what: &'static str },
     #[error("the message is for generation {theirs} of the partition; this is generation {ours}")]
     Generation { theirs: u64, ours: u64 },
     #[error("message kind {0} is not known to this program")]
@@ -95,19 +97,30 @@ enum RecordKind {
 
 /// An entry without its index, which the log keeps beside it.
 pub(crate) fn encode_record(entry: &Entry) -> Bytes {
+    let mut bytes = Vec::with_capacity(record_len_about(entry));
+    put_record(&mut bytes, entry);
+    bytes.into()
+}
+
+fn record_len_about(entry: &Entry) -> usize {
+    match &entry.payload {
+        EntryPayload::Normal(Proposal { ts_ms: _, body }) => 32 + body.len(),
+        EntryPayload::Blank | EntryPayload::Membership(_) => 32,
+    }
+}
+
+fn put_record(bytes: &mut Vec<u8>, entry: &Entry) {
     let (kind, body) = match &entry.payload {
         EntryPayload::Blank => (RecordKind::Blank, None),
         EntryPayload::Membership(membership) => (RecordKind::Membership(membership.clone()), None),
         EntryPayload::Normal(Proposal { ts_ms, body }) => (RecordKind::Proposal { ts_ms: *ts_ms }, Some(body)),
     };
     let leader = entry.log_id().leader_id;
-    let mut bytes = Vec::with_capacity(32 + body.map_or(0, Bytes::len));
     bytes.push(VERSION);
-    put(&mut bytes, &RecordHead { term: leader.term, node: leader.node_id, kind });
+    put(bytes, &RecordHead { term: leader.term, node: leader.node_id, kind });
     if let Some(body) = body {
         bytes.extend_from_slice(body);
     }
-    bytes.into()
 }
 
 /// The entry at `index` that [`encode_record`] encoded. Its body shares `record`'s memory.
@@ -181,45 +194,51 @@ struct AppendHead {
     vote: Vote,
     prev_log_id: Option<LogId>,
     leader_commit: Option<LogId>,
-    /// Index and length of each record.
-    records: Vec<(u64, u32)>,
+    /// How many records follow, contiguous from the entry after `prev_log_id`; each as a length and its bytes.
+    records: u64,
 }
 
 /// An append request; the records are encoded as in the log.
 pub(crate) fn encode_append(generation: u64, request: &AppendEntriesRequest<TypeConfig>) -> Bytes {
-    let records: Vec<(u64, Bytes)> =
-        request.entries.iter().map(|entry| (entry.log_id().index, encode_record(entry))).collect();
+    let mut bytes = message(generation);
+    bytes.reserve(64 + request.entries.iter().map(|entry| 4 + record_len_about(entry)).sum::<usize>());
     let head = AppendHead {
         vote: request.vote,
         prev_log_id: request.prev_log_id,
         leader_commit: request.leader_commit,
-        records: records
-            .iter()
-            .map(|(index, record)| (*index, u32::try_from(record.len()).expect("a body is at most some megabytes")))
-            .collect(),
+        records: request.entries.len() as u64,
     };
-    let mut bytes = message(generation);
     put(&mut bytes, &head);
-    let mut bytes = BytesMut::from(Bytes::from(bytes));
-    bytes.reserve(records.iter().map(|(_, record)| record.len()).sum());
-    for (_, record) in records {
-        bytes.put(record);
+    for entry in &request.entries {
+        // Entries of one request follow each other, so their indexes go without saying.
+        let at = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        put_record(&mut bytes, entry);
+        let len = u32::try_from(bytes.len() - at - 4).expect("a body is at most some megabytes");
+        bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
     }
-    bytes.freeze()
+    bytes.into()
 }
 
 /// What [`encode_append`] made. The bodies share `payload`'s memory.
 pub(crate) fn decode_append(generation: u64, payload: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Error> {
+    const WHAT: &str = "append request";
     let mut rest = open(generation, payload)?;
-    let (head, used) = take::<AppendHead>("append request", &rest)?;
+    let (head, used) = take::<AppendHead>(WHAT, &rest)?;
     let _ = rest.split_to(used);
-    let mut entries = Vec::with_capacity(head.records.len().min(rest.len()));
-    for (index, len) in head.records {
-        let len = usize::try_from(len).map_err(|_| Error::Short { what: "append request" })?;
+    let first = head.prev_log_id.map_or(0, |id| id.index.wrapping_add(1));
+    let mut entries = Vec::with_capacity(usize::try_from(head.records).unwrap_or(0).min(rest.len()));
+    for number in 0..head.records {
+        let Some((len, _)) = rest.split_first_chunk::<4>() else { return Err(Error::Short { what: WHAT }) };
+        let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| Error::Short { what: WHAT })?;
+        let _ = rest.split_to(4);
         if len > rest.len() {
-            return Err(Error::Short { what: "append request" });
+            return Err(Error::Short { what: WHAT });
         }
-        entries.push(decode_record(index, &rest.split_to(len))?);
+        entries.push(decode_record(first.wrapping_add(number), &rest.split_to(len))?);
+    }
+    if !rest.is_empty() {
+        return Err(Error::Long { what: WHAT });
     }
     Ok(AppendEntriesRequest {
         vote: head.vote,
@@ -246,7 +265,7 @@ mod tests {
             Entry { log_id: log_id(1, 7, 1), payload: EntryPayload::Blank },
             Entry { log_id: log_id(1, 7, 2), payload: EntryPayload::Normal(Proposal { ts_ms: 5, body }) },
             Entry {
-                log_id: log_id(u64::MAX, u64::MAX, u64::MAX),
+                log_id: log_id(u64::MAX, u64::MAX, 3),
                 payload: EntryPayload::Normal(Proposal { ts_ms: u64::MAX, body: Bytes::new() }),
             },
         ]
@@ -270,8 +289,8 @@ mod tests {
     fn append_requests_come_back_as_they_were() {
         let request = AppendEntriesRequest::<TypeConfig> {
             vote: Vote::new_committed(3, 7),
-            prev_log_id: Some(log_id(1, 7, 2)),
-            leader_commit: None,
+            prev_log_id: None,
+            leader_commit: Some(log_id(1, 7, 2)),
             entries: entries(),
         };
         let payload = encode_append(4, &request);

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::{MemberName, NodeId, PartitionId};
+use futures_util::future::BoxFuture;
+use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
+use openraft::network::stream_append_sequential;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
@@ -17,6 +20,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Kind};
+use crate::pipeline::{AppendAnswer, Pipeline};
 use crate::timing::snapshot_timeout;
 use crate::transport::{Target, Transport};
 use crate::types::{Seat, Snapshot, SnapshotMeta, TypeConfig, Vote};
@@ -34,18 +38,39 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, node: &Seat) -> Peer {
+        self.peer(target, node, Appends::Pipelined)
+    }
+
+    /// One message and its answer at a time, and none of them behind entries.
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Seat) -> Peer {
+        self.peer(target, node, Appends::Alone)
+    }
+}
+
+impl Network {
+    fn peer(&self, target: u64, node: &Seat, appends: Appends) -> Peer {
         Peer {
             transport: self.transport.clone(),
             partition: self.partition.clone(),
             generation: self.generation,
             append_timeout: self.append_timeout,
             target: Target { node: NodeId(target), member: MemberName(node.member.clone()) },
+            appends,
         }
     }
 }
 
+/// How a stream of appends is sent.
+enum Appends {
+    /// On a lane, many on their way at once.
+    Pipelined,
+    /// Each as a message of its own.
+    Alone,
+}
+
 /// Another replica.
 pub(crate) struct Peer {
+    appends: Appends,
     transport: Arc<dyn Transport>,
     partition: PartitionId,
     generation: u64,
@@ -95,6 +120,24 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         // A heartbeat that is late is worthless; entries that are being flushed are not.
         let timeout = if request.entries.is_empty() { option.soft_ttl() } else { self.append_timeout };
         self.exchange(Kind::Append, codec::encode_append(self.generation, &request), timeout).await
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        requests: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, AppendAnswer>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        match self.appends {
+            Appends::Alone => stream_append_sequential(self, requests, option),
+            Appends::Pipelined => {
+                let lane = self.transport.lane(&self.target, &self.partition).map_err(unreachable);
+                let (generation, timeout) = (self.generation, self.append_timeout);
+                Box::pin(async move { Ok(Pipeline::new(lane?, requests, generation, timeout).into_stream().boxed()) })
+            }
+        }
     }
 
     async fn vote(

@@ -47,8 +47,12 @@ impl Default for Timing {
 
 /// Log entries that stay behind a snapshot, so that a follower that is a little behind needs no snapshot.
 pub(crate) const ENTRIES_KEPT: u64 = 256;
-/// Bytes of bodies in one append request: keeps a request well under the transport's message limit and a heartbeat's time.
-pub(crate) const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of bodies in one append request: a heartbeat that is behind it on the connection is not late for that.
+pub(crate) const APPEND_BYTES_MAX: usize = 256 * 1024;
+/// Append requests on their way to one follower.
+pub(crate) const PIPELINE_MAX: usize = 64;
+/// Bytes of append requests on their way to one follower, after which it is sent no more: its queues stay short.
+pub(crate) const PIPELINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries in one append request.
 const APPEND_ENTRIES_MAX: u64 = 1024;
 /// Messages that wait for openraft's core; proposals are admitted before, so this only has to be ample.

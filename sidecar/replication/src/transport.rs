@@ -37,8 +37,9 @@ pub enum Error {
 
 /// Carries messages between replicas of one partition.
 ///
-/// The receiver checks that it is `to.node`, finds its replica of `partition`, and gives the message to
-/// [`crate::Partition::handle`] or [`crate::Partition::handle_snapshot`]. Messages may be lost, delayed, duplicated and
+/// The receiver checks that it is `to.node`, finds its replica of `partition`, and gives what comes to
+/// [`crate::Partition::handle`], [`crate::Partition::handle_lane`] or [`crate::Partition::handle_snapshot`]. Messages
+/// outside of lanes may be lost, delayed, duplicated and
 /// reordered. The payload is opaque and at most a few megabytes; a snapshot's `data` may be larger and goes in chunks.
 #[async_trait::async_trait]
 pub trait Transport: Send + Sync + 'static {
@@ -52,6 +53,10 @@ pub trait Transport: Send + Sync + 'static {
         timeout: Duration,
     ) -> Result<Bytes, Error>;
 
+    /// Opens a lane to a replica: what is sent on it arrives in order and once, or not at all, and each message is answered
+    /// in that order. Does not wait for a connection: a lane that cannot be is an error of its first answer.
+    fn lane(&self, to: &Target, partition: &PartitionId) -> Result<Box<dyn Lane>, Error>;
+
     /// Sends a snapshot and waits at most `timeout` for the answer, which comes once it is installed.
     async fn send_snapshot(
         &self,
@@ -61,4 +66,15 @@ pub trait Transport: Send + Sync + 'static {
         data: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, Error>;
+}
+
+/// Messages to one replica in order, many on their way at once. Dropping it ends it.
+#[async_trait::async_trait]
+pub trait Lane: Send {
+    /// Sends the next message without waiting for the answers of those before.
+    fn send(&mut self, payload: Bytes) -> Result<(), Error>;
+
+    /// The next answer. An error is the lane's last. Cancelling loses nothing. As many answers come as messages were sent:
+    /// whoever wants a time-out sets one.
+    async fn answer(&mut self) -> Result<Bytes, Error>;
 }

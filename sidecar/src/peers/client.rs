@@ -9,11 +9,13 @@ use bytes::Bytes;
 use coterie_core::{ErrorCode, MemberName, PartitionId, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
+use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::peer_client::PeerClient;
 use coterie_replication::transport::{self, Target, Transport};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use super::link::{CallError, Lane, Link};
 use super::tls::{self, Tls};
 use crate::limits;
 
@@ -41,6 +43,13 @@ struct Inner {
 struct Known {
     address: String,
     channel: Channel,
+    link: Link,
+}
+
+impl Drop for Known {
+    fn drop(&mut self) {
+        self.link.close();
+    }
 }
 
 impl Peers {
@@ -61,7 +70,11 @@ impl Peers {
             known.remove(member);
         } else if known.get(member).is_none_or(|known| known.address != address) {
             let channel = self.channel(address);
-            known.insert(member.clone(), Known { address: address.to_owned(), channel });
+            let link = Link::new();
+            let Sender { node, run } = self.0.sender;
+            let opening = peer::Opening { version: WIRE_VERSION, from_node: node, from_run: run };
+            self.0.env.spawn.spawn("link", Box::pin(link.clone().run(service(channel.clone()), opening)));
+            known.insert(member.clone(), Known { address: address.to_owned(), channel, link });
         }
     }
 
@@ -74,11 +87,19 @@ impl Peers {
     pub fn client(&self, member: &MemberName) -> Result<PeerClient<Channel>, Rejection> {
         let known = self.0.known.lock().expect("no panic while the lock is held");
         match known.get(member) {
-            Some(known) => Ok(PeerClient::new(known.channel.clone())
-                .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)),
-            None => Err(Rejection::new(ErrorCode::NoQuorum, format!("no address of member {member} is known"))),
+            Some(known) => Ok(service(known.channel.clone())),
+            None => Err(Rejection::new(ErrorCode::NoQuorum, no_address(member))),
         }
+    }
+
+    fn link(&self, member: &MemberName) -> Result<Link, CallError> {
+        let known = self.0.known.lock().expect("no panic while the lock is held");
+        known.get(member).map(|known| known.link.clone()).ok_or_else(|| CallError::NeverSent(no_address(member)))
+    }
+
+    /// Sends one request over the link to a peer and waits for its answer.
+    pub async fn call(&self, member: &MemberName, request: Body, timeout: Duration) -> Result<Body, CallError> {
+        self.link(member)?.call(request, timeout).await
     }
 
     fn channel(&self, address: &str) -> Channel {
@@ -115,11 +136,11 @@ impl Peers {
         Ok(Box::new(connector.connect(tls::server_name(), stream).await?))
     }
 
-    fn message(&self, to: &Target, partition: &PartitionId, kind: u32, payload: Bytes) -> peer::RaftMessage {
+    fn snapshot_header(&self, to: &Target, partition: &PartitionId, payload: Bytes) -> peer::RaftMessage {
         peer::RaftMessage {
             partition: Some(to_wire(partition)),
             version: WIRE_VERSION,
-            kind,
+            kind: 0,
             payload,
             from_node: self.0.sender.node,
             to_node: to.node.0,
@@ -127,6 +148,16 @@ impl Peers {
             error: String::new(),
         }
     }
+}
+
+fn service(channel: Channel) -> PeerClient<Channel> {
+    PeerClient::new(channel)
+        .max_decoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::PEER_MESSAGE_BYTES_MAX)
+}
+
+fn no_address(member: &MemberName) -> String {
+    format!("no address of member {member} is known")
 }
 
 /// The version of the frames between peers.
@@ -154,11 +185,20 @@ impl Transport for Peers {
         payload: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, transport::Error> {
-        let mut client = self.client(&to.member).map_err(|error| unreachable(&to.member, error.message))?;
-        let mut request = tonic::Request::new(self.message(to, partition, kind, payload));
-        request.set_timeout(timeout);
-        let answer = tokio::time::timeout(timeout, client.raft(request)).await;
-        answered(&to.member, answer)
+        let request = peer::Raft { partition: Some(to_wire(partition)), to_node: to.node.0, kind, payload };
+        let answer = self.call(&to.member, Body::Raft(request), timeout).await;
+        match answer.map_err(|error| unreachable(&to.member, error.to_string()))? {
+            Body::RaftAnswer(peer::RaftAnswer { payload, error }) if error.is_empty() => Ok(payload),
+            Body::RaftAnswer(peer::RaftAnswer { payload: _, error }) => Err(refused(&to.member, error)),
+            _ => Err(refused(&to.member, "an answer of another kind".to_owned())),
+        }
+    }
+
+    fn lane(&self, to: &Target, partition: &PartitionId) -> Result<Box<dyn transport::Lane>, transport::Error> {
+        let opened = peer::LaneOpened { partition: Some(to_wire(partition)), to_node: to.node.0 };
+        let lane = self.link(&to.member).and_then(|link| link.lane(opened));
+        let lane = lane.map_err(|error| unreachable(&to.member, error.to_string()))?;
+        Ok(Box::new(LaneTo { member: to.member.clone(), lane }))
     }
 
     async fn send_snapshot(
@@ -170,7 +210,7 @@ impl Transport for Peers {
         timeout: Duration,
     ) -> Result<Bytes, transport::Error> {
         let mut client = self.client(&to.member).map_err(|error| unreachable(&to.member, error.message))?;
-        let header = self.message(to, partition, 0, header);
+        let header = self.snapshot_header(to, partition, header);
         let mut chunks = vec![peer::SnapshotChunk { header: Some(header), data: Bytes::new(), done: false }];
         let mut rest = data;
         while !rest.is_empty() {
@@ -190,11 +230,28 @@ fn answered(from: &MemberName, answer: RaftAnswer) -> Result<Bytes, transport::E
         .map_err(|_| unreachable(from, "not answered in time".to_owned()))?
         .map_err(|status| unreachable(from, status.message().to_owned()))?
         .into_inner();
-    if message.error.is_empty() {
-        Ok(message.payload)
-    } else {
-        Err(transport::Error::Refused { member: from.clone(), reason: message.error })
+    if message.error.is_empty() { Ok(message.payload) } else { Err(refused(from, message.error)) }
+}
+
+/// A lane to one peer.
+struct LaneTo {
+    member: MemberName,
+    lane: Lane,
+}
+
+#[async_trait::async_trait]
+impl transport::Lane for LaneTo {
+    fn send(&mut self, payload: Bytes) -> Result<(), transport::Error> {
+        self.lane.send(payload).map_err(|error| unreachable(&self.member, error.to_string()))
     }
+
+    async fn answer(&mut self) -> Result<Bytes, transport::Error> {
+        self.lane.answer().await.map_err(|error| unreachable(&self.member, error))
+    }
+}
+
+fn refused(member: &MemberName, reason: String) -> transport::Error {
+    transport::Error::Refused { member: member.clone(), reason }
 }
 
 fn unreachable(member: &MemberName, reason: String) -> transport::Error {

@@ -9,17 +9,21 @@ use bytes::{Bytes, BytesMut};
 use coterie_core::command::{self, Query};
 use coterie_core::{ErrorCode, EventId, GroupName, MemberName, PartitionId, Rejection, SessionId};
 use coterie_env::Listener;
+use coterie_env::spawn::BoxFuture;
 use coterie_proto::admin::admin_server::AdminServer;
-use coterie_proto::peer;
+use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::peer_server::{Peer, PeerServer};
+use coterie_proto::peer::{self, Opening};
 use coterie_replication::{Partition, ProposeError, WatchItem};
 use futures_util::stream::BoxStream;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::client::{WIRE_VERSION, from_wire};
 use super::connection::{Caller, Connection};
+use super::linked::{self, Answers};
 use super::tls::{self, Roles, Tls};
 use crate::limits;
 use crate::node::Node;
@@ -130,7 +134,8 @@ fn allowed(allowed: bool, whose: &str) -> Result<(), Status> {
     if allowed { Ok(()) } else { Err(Status::permission_denied(format!("this call takes {whose} certificate"))) }
 }
 
-struct Service {
+#[derive(Clone)]
+pub(super) struct Service {
     node: Node,
 }
 
@@ -149,23 +154,78 @@ impl Service {
         }
     }
 
-    /// The replica that a Raft message is for, if both ends are who the message says.
-    fn addressed(&self, message: &peer::RaftMessage) -> Result<Partition, String> {
-        if message.version != WIRE_VERSION {
-            return Err(format!("version {} between sidecars is not known here, {WIRE_VERSION} is", message.version));
+    pub(super) fn spawn(&self, name: &'static str, task: BoxFuture) {
+        self.node.env().spawn.spawn(name, task);
+    }
+
+    pub(super) fn stopping(&self) -> CancellationToken {
+        self.node.stopping()
+    }
+
+    /// Whether the other end of a link is a member whose directory is accepted.
+    pub(super) fn is_admitted(&self, opening: &Opening) -> bool {
+        self.node.greetings().admitted(opening.from_node, opening.from_run)
+    }
+
+    /// The replica that something of Raft's is for, if both ends are who they say they are.
+    pub(super) fn addressed(
+        &self,
+        roles: Roles,
+        opening: Option<&Opening>,
+        partition: Option<peer::Partition>,
+        to_node: u64,
+    ) -> Result<Partition, String> {
+        let opening = opening.ok_or_else(|| "a link begins with its opening".to_owned())?;
+        if !roles.member {
+            return Err("this takes a member's certificate".to_owned());
+        }
+        if opening.version != WIRE_VERSION {
+            return Err(format!("version {} between sidecars is not known here, {WIRE_VERSION} is", opening.version));
         }
         let own = self.node.peers().sender();
-        if message.to_node != own.node {
-            return Err(format!("this is identity {:016x}, not {:016x}", own.node, message.to_node));
+        if to_node != own.node {
+            return Err(format!("this is identity {:016x}, not {to_node:016x}", own.node));
         }
-        if !self.node.greetings().admitted(message.from_node, message.from_run) {
+        if !self.is_admitted(opening) {
             return Err(format!(
                 "run {:016x} of identity {:016x} must greet first",
-                message.from_run, message.from_node
+                opening.from_run, opening.from_node
             ));
         }
-        let id = from_wire(message.partition.clone()).map_err(|rejection| rejection.message)?;
+        let id = from_wire(partition).map_err(|rejection| rejection.message)?;
         self.node.partitions().get(&id).ok_or_else(|| format!("no replica of partition {id} here"))
+    }
+
+    /// Answers one call on a link; `None` for what is not a call.
+    pub(super) async fn answer(&self, roles: Roles, opening: Option<&Opening>, call: Option<Body>) -> Option<Body> {
+        match call? {
+            Body::Raft(peer::Raft { partition, to_node, kind, payload }) => {
+                let answer = match self.addressed(roles, opening, partition, to_node) {
+                    Ok(partition) => partition.handle(kind, payload).await,
+                    Err(error) => Err(error),
+                };
+                Some(Body::RaftAnswer(match answer {
+                    Ok(payload) => peer::RaftAnswer { payload, error: String::new() },
+                    Err(error) => peer::RaftAnswer { payload: Bytes::new(), error },
+                }))
+            }
+            Body::Propose(request) => Some(Body::Proposed(self.propose_here(request).await)),
+            Body::Query(request) => Some(Body::Queried(self.query_here(request).await)),
+            Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions }) => {
+                let member = MemberName(member);
+                let sessions = sessions.into_iter();
+                let sessions = sessions.map(|session| self.keep_alive_here(session, member.clone(), incarnation));
+                let sessions = futures_util::future::join_all(sessions).await;
+                Some(Body::KeptAlive(peer::KeepAliveResponse { sessions }))
+            }
+            Body::LaneOpened(_)
+            | Body::Lane(_)
+            | Body::LaneClosed(_)
+            | Body::RaftAnswer(_)
+            | Body::Proposed(_)
+            | Body::Queried(_)
+            | Body::KeptAlive(_) => None,
+        }
     }
 
     async fn propose_here(&self, request: peer::ProposeRequest) -> peer::ProposeResponse {
@@ -292,15 +352,12 @@ impl Peer for Service {
         Ok(Response::new(peer::FormationResponse { refused }))
     }
 
-    async fn raft(&self, request: Request<peer::RaftMessage>) -> Result<Response<peer::RaftMessage>, Status> {
-        members_only(&request)?;
-        let mut message = request.into_inner();
-        let payload = std::mem::take(&mut message.payload);
-        let answer = match self.addressed(&message) {
-            Ok(partition) => partition.handle(message.kind, payload).await,
-            Err(error) => Err(error),
-        };
-        Ok(answered(message, answer))
+    type LinkStream = Answers;
+
+    async fn link(&self, request: Request<Streaming<peer::Frames>>) -> Result<Response<Answers>, Status> {
+        clients_too(&request)?;
+        let roles = caller(&request).roles;
+        Ok(Response::new(linked::serve(self, roles, request.into_inner())))
     }
 
     async fn snapshot(
@@ -308,10 +365,13 @@ impl Peer for Service {
         request: Request<Streaming<peer::SnapshotChunk>>,
     ) -> Result<Response<peer::RaftMessage>, Status> {
         members_only(&request)?;
+        let roles = caller(&request).roles;
         let mut chunks = request.into_inner();
         let first = chunks.message().await?.and_then(|chunk| chunk.header);
         let mut message = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        let partition = match self.addressed(&message) {
+        let opening = Opening { version: message.version, from_node: message.from_node, from_run: message.from_run };
+        let addressed = self.addressed(roles, Some(&opening), message.partition.clone(), message.to_node);
+        let partition = match addressed {
             Ok(partition) => partition,
             Err(error) => return Ok(answered(message, Err(error))),
         };
@@ -333,29 +393,6 @@ impl Peer for Service {
         let header = std::mem::take(&mut message.payload);
         let answer = partition.handle_snapshot(header, data.freeze()).await;
         Ok(answered(message, answer))
-    }
-
-    async fn propose(&self, request: Request<peer::ProposeRequest>) -> Result<Response<peer::ProposeResponse>, Status> {
-        clients_too(&request)?;
-        Ok(Response::new(self.propose_here(request.into_inner()).await))
-    }
-
-    async fn query(&self, request: Request<peer::QueryRequest>) -> Result<Response<peer::QueryResponse>, Status> {
-        clients_too(&request)?;
-        Ok(Response::new(self.query_here(request.into_inner()).await))
-    }
-
-    async fn keep_alive(
-        &self,
-        request: Request<peer::KeepAliveRequest>,
-    ) -> Result<Response<peer::KeepAliveResponse>, Status> {
-        clients_too(&request)?;
-        let peer::KeepAliveRequest { member, incarnation, sessions } = request.into_inner();
-        let member = MemberName(member);
-        let sessions = sessions.into_iter();
-        let sessions = sessions.map(|session| self.keep_alive_here(session, member.clone(), incarnation));
-        let sessions = futures_util::future::join_all(sessions).await;
-        Ok(Response::new(peer::KeepAliveResponse { sessions }))
     }
 
     type WatchStream = BoxStream<'static, Result<peer::WatchFrame, Status>>;

@@ -8,6 +8,7 @@ use coterie_core::command::{Command, Reply};
 use coterie_core::{ErrorCode, MemberName, PartitionId, Rejection, SessionId};
 use coterie_env::Env;
 use coterie_proto::peer;
+use coterie_proto::peer::frame::Body;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -261,16 +262,14 @@ impl Sessions {
         id: SessionId,
         timeout: Duration,
     ) -> Touched {
-        let Ok(mut client) = self.0.peers.client(member) else { return Touched::Elsewhere(None) };
         let request = peer::KeepAliveRequest {
             member: self.0.own.0.clone(),
             incarnation: self.0.incarnation,
             sessions: vec![peer::SessionRef { partition: Some(to_wire(partition)), session: id.0 }],
         };
-        let Ok(Ok(response)) = tokio::time::timeout(timeout, client.keep_alive(request)).await else {
-            return Touched::Elsewhere(None);
-        };
-        match response.into_inner().sessions.into_iter().next().and_then(|alive| alive.result) {
+        let answer = self.0.peers.call(member, Body::KeepAlive(request), timeout).await;
+        let Ok(Body::KeptAlive(response)) = answer else { return Touched::Elsewhere(None) };
+        match response.sessions.into_iter().next().and_then(|alive| alive.result) {
             Some(peer::session_alive::Result::TtlMs(_)) => Touched::Alive,
             Some(peer::session_alive::Result::Lost(_)) => Touched::Lost,
             Some(peer::session_alive::Result::NotLeader(elsewhere)) => {

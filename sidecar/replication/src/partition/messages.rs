@@ -1,15 +1,20 @@
 //! Messages from other replicas.
 
+use std::sync::{Arc, OnceLock};
+use std::task::Poll;
+
 use bytes::Bytes;
 use coterie_core::machine::Machine;
 use coterie_store::log::Demand;
-use openraft::raft::AppendEntriesResponse;
+use futures_util::stream::{BoxStream, StreamExt as _, poll_fn, unfold};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
+use tokio::sync::mpsc;
 
 use super::Partition;
 use crate::codec::{self, Kind};
 use crate::network::SnapshotHeader;
 use crate::runtime::seeded;
-use crate::types::{Snapshot, Vote};
+use crate::types::{Snapshot, TypeConfig, Vote};
 
 /// Why a message is refused.
 #[derive(Debug, thiserror::Error)]
@@ -40,11 +45,7 @@ impl Partition {
         let (raft_, generation) = (&self.inner.raft, self.inner.generation);
         match Kind::try_from(kind)? {
             Kind::Append => {
-                let request = codec::decode_append(generation, &payload)?;
-                if !request.entries.is_empty() {
-                    // The leader has refused growth by what its own volume has; what it took should find a majority.
-                    self.inner.log.admit(Demand::Reserve, payload.len())?;
-                }
+                let request = self.append_request(&payload)?;
                 let answer = raft_.append_entries(request).await.map_err(raft)?;
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.inner.replica.heard();
@@ -65,6 +66,45 @@ impl Partition {
                 Ok(codec::encode_message(generation, &answer))
             }
         }
+    }
+
+    /// Takes appends that [`crate::Transport::lane`] carried here, in order, and answers them in that order. An error is
+    /// the last answer. Ends when the messages end.
+    pub async fn handle_lane(&self, messages: mpsc::Receiver<Bytes>) -> BoxStream<'static, Result<Bytes, String>> {
+        // What is wrong with a message is said once what came before it is answered.
+        let refused: Arc<OnceLock<String>> = Arc::default();
+        let (partition, note) = (self.clone(), refused.clone());
+        let requests = unfold((messages, partition, note), |(mut messages, partition, note)| async {
+            let payload = messages.recv().await?;
+            match partition.append_request(&payload) {
+                Ok(request) => Some((request, (messages, partition, note))),
+                Err(error) => {
+                    let _ = note.set(error.to_string());
+                    None
+                }
+            }
+        });
+        let answers = seeded(&self.inner.env, async { self.inner.raft.stream_append(requests) }).await;
+        let partition = self.clone();
+        let answers = answers.map(move |answer| match answer {
+            Ok(answer) => {
+                if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
+                    partition.inner.replica.heard();
+                }
+                Ok(codec::encode_message(partition.inner.generation, &answer))
+            }
+            Err(fatal) => Err(fatal.to_string()),
+        });
+        answers.chain(poll_fn(move |_| Poll::Ready(refused.get().cloned().map(Err))).take(1)).boxed()
+    }
+
+    fn append_request(&self, payload: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Error> {
+        let request = codec::decode_append(self.inner.generation, payload)?;
+        if !request.entries.is_empty() {
+            // The leader has refused growth by what its own volume has; what it took should find a majority.
+            self.inner.log.admit(Demand::Reserve, payload.len())?;
+        }
+        Ok(request)
     }
 
     /// Installs a snapshot that [`crate::Transport::send_snapshot`] carried here, and answers once it is durable.

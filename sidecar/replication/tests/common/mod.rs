@@ -19,6 +19,8 @@ use coterie_replication::{
 };
 use coterie_store::log::{self, Log};
 use coterie_store::snapshots::Snapshots;
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
 
 /// More than any wait of these tests takes on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -79,6 +81,37 @@ impl Transport for Links {
         Ok(answer)
     }
 
+    fn lane(&self, to: &Target, _partition: &PartitionId) -> Result<Box<dyn transport::Lane>, transport::Error> {
+        let links = Links { own: self.own, net: self.net.clone() };
+        let (messages, mut sent) = mpsc::channel::<Bytes>(1_000);
+        let (answered, answers) = mpsc::unbounded_channel();
+        let lane = TestLane { links, to: to.clone(), messages, answers };
+        let (links, to) = (Links { own: self.own, net: self.net.clone() }, to.clone());
+        tokio::spawn(async move {
+            let Some(first) = sent.recv().await else { return };
+            // While the link is cut nothing arrives, and nothing is answered.
+            let Ok(replica) = links.reach(&to, Duration::ZERO).await else { return };
+            let (feed, fed) = mpsc::channel(1_000);
+            let _ = feed.try_send(first);
+            let mut answers = replica.handle_lane(fed).await;
+            loop {
+                tokio::select! {
+                    answer = answers.next() => match answer {
+                        Some(answer) => drop(answered.send(answer)),
+                        None => return,
+                    },
+                    payload = sent.recv() => match payload {
+                        Some(payload) if links.reach(&to, Duration::ZERO).await.is_ok() => {
+                            let _ = feed.try_send(payload);
+                        }
+                        Some(_) | None => return,
+                    },
+                }
+            }
+        });
+        Ok(Box::new(lane))
+    }
+
     async fn send_snapshot(
         &self,
         to: &Target,
@@ -88,6 +121,27 @@ impl Transport for Links {
         timeout: Duration,
     ) -> Result<Bytes, transport::Error> {
         self.reach(to, timeout).await?.handle_snapshot(header, data).await.map_err(refused(to))
+    }
+}
+
+/// A lane between two replicas: whatever is sent while the link is cut ends it.
+struct TestLane {
+    links: Links,
+    to: Target,
+    messages: mpsc::Sender<Bytes>,
+    answers: mpsc::UnboundedReceiver<Result<Bytes, String>>,
+}
+
+#[async_trait::async_trait]
+impl transport::Lane for TestLane {
+    fn send(&mut self, payload: Bytes) -> Result<(), transport::Error> {
+        self.messages.try_send(payload).map_err(|error| refused(&self.to)(error.to_string()))
+    }
+
+    async fn answer(&mut self) -> Result<Bytes, transport::Error> {
+        let answer = self.answers.recv().await;
+        self.links.reach(&self.to, Duration::ZERO).await?;
+        answer.unwrap_or_else(|| Err("the lane is closed".to_owned())).map_err(refused(&self.to))
     }
 }
 
