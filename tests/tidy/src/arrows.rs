@@ -16,6 +16,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coterie-env", &[]),
     ("coterie-store", &["coterie-env"]),
     ("coterie-replication", &["coterie-core", "coterie-env", "coterie-store"]),
+    ("base2histogram", &[]),
     ("coterie-sidecar", &["coterie-core", "coterie-env", "coterie-store", "coterie-replication", "coterie-proto"]),
     ("coterie-client", &["coterie-proto"]),
     ("coterie-cli", &["coterie-client", "coterie-core", "coterie-proto"]),
