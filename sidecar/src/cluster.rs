@@ -17,7 +17,7 @@ use coterie_core::command::{
 use coterie_core::machine::MACHINE_VERSION;
 use coterie_core::{ErrorCode, MemberName, NodeId, PartitionGroupName, PartitionId, Rejection, machine};
 use coterie_proto::peer;
-use coterie_replication::{Partition, Target, Timing, storage_key};
+use coterie_replication::{Partition, Target, storage_key};
 use coterie_store::directory::Formation;
 
 use crate::deadline::Deadline;
@@ -189,7 +189,7 @@ async fn open_partition(node: &Node, store: &Store, id: &PartitionId, generation
         log: store.log.clone(),
         snapshots: store.snapshots.clone(),
         transport: std::sync::Arc::new(node.peers().clone()),
-        timing: Timing::default(),
+        ticker: node.ticker().clone(),
         snapshot_entries: SNAPSHOT_ENTRIES,
     };
     match Partition::open(options).await {

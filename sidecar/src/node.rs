@@ -11,6 +11,7 @@ use coterie_core::config::{Config, Security};
 use coterie_core::{ErrorCode, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
+use coterie_replication::{Ticker, Timing};
 use coterie_store::directory::{self, Identity};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,7 @@ struct Inner {
     greetings: Greetings,
     directory: Directory,
     partitions: Partitions,
+    ticker: Ticker,
     keepers: Keepers,
     router: Router,
     sessions: holder::Sessions,
@@ -340,6 +342,11 @@ impl Node {
         &self.0.directory
     }
 
+    /// What times the local replicas.
+    pub(crate) fn ticker(&self) -> &Ticker {
+        &self.0.ticker
+    }
+
     /// Local replicas.
     pub fn partitions(&self) -> &Partitions {
         &self.0.partitions
@@ -465,6 +472,7 @@ fn assemble(assembly: Assembly) -> Inner {
     let Assembly { env, config, run, store, identities, tls } = assembly;
     let sender = Sender { node: identities.identity().node_id, run };
     let partitions = Partitions::default();
+    let ticker = Ticker::start(&env, Timing::default());
     let own = Own {
         run,
         address: config.local.address.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -514,6 +522,7 @@ fn assemble(assembly: Assembly) -> Inner {
         greetings,
         directory,
         partitions,
+        ticker,
         keepers,
         router,
         sessions,

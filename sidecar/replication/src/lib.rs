@@ -34,6 +34,7 @@ mod replica;
 mod runtime;
 mod snapshots;
 mod state_machine;
+mod ticker;
 mod timing;
 pub mod transport;
 mod types;
@@ -41,6 +42,7 @@ mod watch;
 
 pub use key::storage_key;
 pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, SNAPSHOT_ENTRIES};
+pub use ticker::Ticker;
 pub use timing::Timing;
 pub use transport::{Lane, Target, Transport};
 pub use watch::{WatchItem, Watcher};

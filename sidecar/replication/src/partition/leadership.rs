@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::Partition;
 use crate::replica::Replica;
+use crate::ticker::Ticker;
 use crate::timing::Timing;
 use crate::types::Raft;
 
@@ -68,12 +69,16 @@ fn observe(raft: &Raft, replica: &Replica, timing: &Timing) -> Observed {
     }
 }
 
-/// Keeps what [`Partition::leadership`] shows up to date.
+/// Heartbeats that may be missing before a follower begins to time its leader.
+const SILENT_HEARTBEATS: u64 = 2;
+
+/// Keeps what [`Partition::leadership`] shows up to date, and the timers where they are needed.
 pub(super) fn spawn(
     env: &Env,
     raft: Raft,
     replica: Arc<Replica>,
     timing: Timing,
+    mut ticker: Ticker,
     mut closed: watch::Receiver<bool>,
 ) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(Leadership::default());
@@ -87,13 +92,22 @@ pub(super) fn spawn(
                 replica.heard();
             }
             let waits_for_barrier = now.raft_leader && !now.leadership.leading;
+            let leads = now.raft_leader;
+            // A leader that is heard of needs no election, and one that leads none of its own timer: the ticker sends its
+            // heartbeats. After two that are missing openraft's timer still comes in time for the lease.
+            let silent = now.silent_ms > SILENT_HEARTBEATS * timing.heartbeat_ms;
+            raft.runtime_config().tick(!leads && (silent || now.leadership.leader.is_none()));
             publish(&sender, now.leadership);
             tokio::select! {
                 biased;
                 _ = closed.changed() => break,
                 changed = server.changed() => if changed.is_err() { break },
                 _ = applied.changed(), if waits_for_barrier => {}
-                () = tokio::time::sleep(timing.heartbeat()) => {}
+                () = ticker.tick() => {
+                    if leads && raft.trigger().heartbeat().await.is_err() {
+                        break;
+                    }
+                }
             }
         }
         let term = sender.borrow().term;

@@ -20,6 +20,7 @@ use crate::replica::{Replica, SnapshotPolicy, State};
 use crate::runtime::seeded;
 use crate::snapshots::SnapshotFile;
 use crate::state_machine::StateMachine;
+use crate::ticker::Ticker;
 use crate::timing::{self, Timing};
 use crate::transport::Transport;
 use crate::types::{Raft, StoredMembership, TypeConfig};
@@ -61,8 +62,8 @@ pub struct Options {
     pub snapshots: Arc<Snapshots>,
     /// The way to the other replicas.
     pub transport: Arc<dyn Transport>,
-    /// Raft's timers; the same on all replicas.
-    pub timing: Timing,
+    /// The process's timer; of the same [`Timing`] on all replicas.
+    pub ticker: Ticker,
     /// Applied entries after which a snapshot is taken; [`SNAPSHOT_ENTRIES`] unless there is a reason.
     pub snapshot_entries: u64,
 }
@@ -125,8 +126,9 @@ impl Partition {
     /// Opens the replica with what the store holds of it: the snapshot, then the committed part of the log. A replica
     /// that was never formed waits for [`Partition::form`], or for a leader that was formed with it.
     pub async fn open(options: Options) -> Result<Self, Error> {
-        let Options { env, id, node, member, generation, log, snapshots, transport, timing, snapshot_entries } =
+        let Options { env, id, node, member, generation, log, snapshots, transport, ticker, snapshot_entries } =
             options;
+        let timing = ticker.timing();
         let key = storage_key(&id, generation);
         let log = LogStorage::open(log.partition(&key)).map_err(|source| Error::ReadLog(id.clone(), source))?;
         let file = SnapshotFile::new(env.clone(), snapshots, &key);
@@ -140,7 +142,7 @@ impl Partition {
         let raft = seeded(&env, Box::pin(start)).await.map_err(|source| Error::Start(id.clone(), source))?;
 
         let (closing, closed) = watch::channel(false);
-        let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), timing, closed.clone());
+        let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), timing, ticker, closed.clone());
         spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
         let inner = Inner {

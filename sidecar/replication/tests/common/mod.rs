@@ -15,7 +15,7 @@ use coterie_env::mem::MemDisk;
 use coterie_env::random::uuid_v7;
 use coterie_env::{Disk, Env};
 use coterie_replication::{
-    Leadership, Options, Partition, ProposeError, Target, Timing, Transport, storage_key, transport,
+    Leadership, Options, Partition, ProposeError, Target, Ticker, Timing, Transport, storage_key, transport,
 };
 use coterie_store::log::{self, Log};
 use coterie_store::snapshots::Snapshots;
@@ -257,7 +257,7 @@ impl Cluster {
             log,
             snapshots: Arc::new(Snapshots::new(&env, dir).unwrap()),
             transport: Arc::new(Links { own: node, net: self.net.clone() }),
-            timing: Timing::NORMAL,
+            ticker: Ticker::start(&env, Timing::NORMAL),
             snapshot_entries: self.snapshot_entries,
             env,
         };
