@@ -1,18 +1,18 @@
-//! From a group's name to the leader of its partition and back: one path for every request.
+//! From a primitive's name to the leader of its partition and back: one path for every request.
 //!
 //! A replica on this member answers by itself when it leads. Otherwise the encoded command goes to the leader's member,
 //! which never forwards it further: when the leader has moved, the answer says so and this router tries again, with the
 //! same request id, until the deadline. So a request is forwarded over one hop, and applied once however often it is sent.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::command::{self, Answer, Command, DirectoryOp, Envelope, Outcome, PrimitiveAddress, Query, Reply};
 use coterie_core::{
-    ErrorCode, EventId, GroupName, MemberName, PartitionGroupName, PartitionId, Rejection, RequestId, Revision, routing,
+    ErrorCode, EventId, MemberName, PartitionGroupName, PartitionId, Primitive, Rejection, RequestId, Revision, routing,
 };
 use coterie_env::Env;
 use coterie_proto::peer;
@@ -26,9 +26,6 @@ use crate::partitions::Partitions;
 use crate::peers::CallError;
 use crate::peers::client::{Peers, to_wire};
 use crate::watch::{Watch, Ways};
-
-/// The kind of primitive that this version has.
-pub const KIND_GROUP: &str = "group";
 
 /// The answer of a read.
 #[derive(Clone, Debug)]
@@ -54,6 +51,8 @@ struct Inner {
     partitions: Partitions,
     peers: Peers,
     directory: Directory,
+    /// Primitives that this sidecar recorded, and when; only those that its view of the directory may not show yet.
+    recorded: Mutex<BTreeMap<PrimitiveAddress, Revision>>,
 }
 
 /// What the configuration says of partition groups.
@@ -87,11 +86,13 @@ impl Router {
     ) -> Self {
         let clients = std::array::from_fn(|_| coterie_env::random::uuid_v7(&*env.random, env.clock.wall_ms()));
         let minted = AtomicUsize::new(0);
-        Self(Arc::new(Inner { env: env.clone(), own, clients, minted, declared, partitions, peers, directory }))
+        let recorded = Mutex::default();
+        let env = env.clone();
+        Self(Arc::new(Inner { env, own, clients, minted, declared, partitions, peers, directory, recorded }))
     }
 
-    /// The partition that a group lives in (D15).
-    pub fn locate(&self, partition_group: Option<&str>, group: &GroupName) -> Result<PartitionId, Rejection> {
+    /// The partition that a primitive lives in (D15).
+    pub fn locate(&self, partition_group: Option<&str>, of: &Primitive) -> Result<PartitionId, Rejection> {
         let view = self.0.directory.view()?;
         let asked = partition_group.filter(|name| !name.is_empty()).map(PartitionGroupName::from);
         let declared = &self.0.declared;
@@ -108,7 +109,7 @@ impl Router {
         })?;
         let record = &view.directory.partition_groups[&name];
         let partitions = u32::try_from(record.partitions.len()).expect("bounded by PARTITIONS_MAX");
-        Ok(PartitionId { index: routing::partition_of(KIND_GROUP, group.as_str(), partitions), group: name })
+        Ok(PartitionId { index: routing::partition_of(of.kind.label(), &of.name, partitions), group: name })
     }
 
     /// The partition groups that hold primitives, and their numbers of partitions.
@@ -133,31 +134,33 @@ impl Router {
         }
     }
 
-    /// Records a group in the management group before its first use (S94).
-    pub async fn record(
-        &self,
-        partition: &PartitionId,
-        group: &GroupName,
-        deadline: Deadline,
-    ) -> Result<(), Rejection> {
-        let address = address(partition, group);
-        if self.0.directory.view()?.directory.primitives.contains_key(&address) {
+    /// Records a primitive in the management group before its first use (S94). One that is known to be recorded costs
+    /// nothing but a look.
+    pub async fn record(&self, partition: &PartitionId, of: &Primitive, deadline: Deadline) -> Result<(), Rejection> {
+        let address = address(partition, of);
+        let view = self.0.directory.view()?;
+        // The view may not have come to what this sidecar has recorded; once it has, only the view counts.
+        let recorded = |revision: &Revision| *revision > view.revision;
+        if view.directory.primitives.contains_key(&address) || self.recorded().get(&address).is_some_and(recorded) {
             return Ok(());
         }
-        let command = Command::Directory(DirectoryOp::RecordPrimitive(address));
+        let command = Command::Directory(DirectoryOp::RecordPrimitive(address.clone()));
+        let (revision, _) = self.write(self.mint(), &PartitionId::system(), command, deadline).await?;
+        let mut present = self.recorded();
+        present.retain(|_, revision| recorded(revision));
+        present.insert(address, revision);
+        Ok(())
+    }
+
+    /// Forgets a primitive that was deleted.
+    pub async fn forget(&self, partition: &PartitionId, of: &Primitive, deadline: Deadline) -> Result<(), Rejection> {
+        let address = address(partition, of);
+        let command = Command::Directory(DirectoryOp::ForgetPrimitive(address));
         self.write(self.mint(), &PartitionId::system(), command, deadline).await.map(|_| ())
     }
 
-    /// Forgets a group that was deleted.
-    pub async fn forget(
-        &self,
-        partition: &PartitionId,
-        group: &GroupName,
-        deadline: Deadline,
-    ) -> Result<(), Rejection> {
-        let address = address(partition, group);
-        let command = Command::Directory(DirectoryOp::ForgetPrimitive(address));
-        self.write(self.mint(), &PartitionId::system(), command, deadline).await.map(|_| ())
+    fn recorded(&self) -> std::sync::MutexGuard<'_, BTreeMap<PrimitiveAddress, Revision>> {
+        self.0.recorded.lock().expect("no panic while the lock is held")
     }
 
     /// Changes a partition. The answer is committed, rejected with a code, or `unknown` (D11).
@@ -191,17 +194,17 @@ impl Router {
         .await
     }
 
-    /// Watches a group. See [`Watch`].
+    /// Watches a primitive. See [`Watch`].
     pub async fn watch(
         &self,
         partition: &PartitionId,
-        group: &GroupName,
+        of: &Primitive,
         after: Option<EventId>,
     ) -> Result<Watch, Rejection> {
         let Inner { env, partitions, peers, directory, .. } = &*self.0;
         let (env, partitions) = (env.clone(), partitions.clone());
         let ways = Ways { env, partitions, peers: peers.clone(), directory: directory.clone() };
-        Watch::open(ways, partition.clone(), group.clone(), after).await
+        Watch::open(ways, partition.clone(), of.clone(), after).await
     }
 
     /// Sends one request to wherever the partition's leader is, until it is answered or the deadline passes.
@@ -348,9 +351,10 @@ impl Router {
     }
 }
 
-/// A group's address (D15).
-fn address(partition: &PartitionId, group: &GroupName) -> PrimitiveAddress {
-    PrimitiveAddress { partition_group: partition.group.clone(), kind: KIND_GROUP.to_owned(), name: group.0.clone() }
+/// A primitive's address (D15).
+fn address(partition: &PartitionId, of: &Primitive) -> PrimitiveAddress {
+    let (partition_group, kind, name) = (partition.group.clone(), of.kind.label().to_owned(), of.name.to_string());
+    PrimitiveAddress { partition_group, kind, name }
 }
 
 fn proposed<T>(error: ProposeError) -> Tried<T> {

@@ -1,14 +1,19 @@
-//! Watching a group, from a replica on this member or from another member's.
+//! Watching a primitive, from a replica on this member or from another member's.
 //!
 //! A watch starts with a snapshot, so whoever comes late knows the leader and the term at once (D2). After it comes every
 //! event, in order. When the replica is left behind or cannot be reached the watcher is told that its view may be stale
 //! (S18), and the watch goes on after the last event that was seen; if that is too long ago, with a resync (D17).
+//!
+//! Between sidecars a view of a map goes in parts: each is a message of its own, and the last is the view.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use coterie_core::command::{self, Event, GroupView, Query};
-use coterie_core::{ErrorCode, EventId, GroupName, PartitionId, Rejection};
+use coterie_core::command::{self, Event, GroupView, MapView, Page, View};
+use coterie_core::entries::Entries;
+use coterie_core::limits::PAGE_BYTES_MAX;
+use coterie_core::machine::Machine;
+use coterie_core::{ErrorCode, EventId, PartitionId, Primitive, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
 use coterie_replication::{Partition, WatchItem, Watcher};
@@ -22,33 +27,113 @@ use crate::sessions::SessionState;
 
 /// What a watcher sees.
 #[derive(Clone, Debug)]
-pub enum Item {
-    /// The group as it is; first, and once.
-    Snapshot(GroupView),
-    /// Events may have been skipped; the group as it is now, or `None` if it is gone.
-    Resync(Option<GroupView>),
+pub enum Item<V = View> {
+    /// The primitive as it is; first, and once.
+    Snapshot(V),
+    /// Events may have been skipped; the primitive as it is now, or `None` if it is gone.
+    Resync(Option<V>),
     /// A change.
     Event(Arc<Event>),
     /// Whether what is seen is up to date.
     Connection(SessionState),
 }
 
+impl<V> Item<V> {
+    /// The same with another view; `None` if there is none.
+    fn map<U>(self, of: impl FnOnce(V) -> Option<U>) -> Option<Item<U>> {
+        Some(match self {
+            Self::Snapshot(view) => Item::Snapshot(of(view)?),
+            Self::Resync(Some(view)) => Item::Resync(Some(of(view)?)),
+            Self::Resync(None) => Item::Resync(None),
+            Self::Event(event) => Item::Event(event),
+            Self::Connection(state) => Item::Connection(state),
+        })
+    }
+}
+
+impl Item {
+    /// Of the watch of a group. `None` if it is not.
+    pub fn group(self) -> Option<Item<GroupView>> {
+        self.map(|view| match view {
+            View::Group(view) => Some(view),
+            View::Map(_) | View::Lock(_) => None,
+        })
+    }
+
+    /// Of the watch of a map. `None` if it is not.
+    pub fn entries(self) -> Option<Item<MapView>> {
+        self.map(|view| match view {
+            View::Map(view) => Some(view),
+            View::Group(_) | View::Lock(_) => None,
+        })
+    }
+}
+
 /// One frame of a watch between sidecars.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Frame {
     /// See [`Item::Snapshot`].
-    Snapshot(GroupView),
+    Snapshot(View),
     /// See [`Item::Resync`].
-    Resync(Option<GroupView>),
+    Resync(Option<View>),
     /// See [`Item::Event`].
     Event(Event),
     /// How long the replica has not heard of its leader.
     Silent(u64),
+    /// Entries of the map whose view comes next.
+    Part(Page),
+}
+
+impl Frame {
+    /// What tells another sidecar of this.
+    pub fn of(item: WatchItem) -> Vec<Self> {
+        let mut frames = Vec::new();
+        let last = match item {
+            WatchItem::Snapshot(view) => Self::Snapshot(cut(view, &mut frames)),
+            WatchItem::Resync(view) => Self::Resync(view.map(|view| cut(view, &mut frames))),
+            WatchItem::Event(event) => Self::Event((*event).clone()),
+        };
+        frames.push(last);
+        frames
+    }
+}
+
+/// Takes entries off a large view until the rest fits a message.
+fn cut(view: View, parts: &mut Vec<Frame>) -> View {
+    let View::Map(view) = view else { return view };
+    let MapView { entries, revision, last_event } = view;
+    let (mut page, mut bytes) = (Page::default(), 0);
+    for (key, entry) in entries.iter() {
+        bytes += key.len() + entry.value.len();
+        if bytes > PAGE_BYTES_MAX && !page.entries.is_empty() {
+            parts.push(Frame::Part(std::mem::take(&mut page)));
+            bytes = key.len() + entry.value.len();
+        }
+        page.entries.push((key.clone(), entry.clone()));
+    }
+    View::Map(MapView { entries: page.entries.into_iter().collect(), revision, last_event })
+}
+
+/// Puts the parts that came before a view to it.
+fn join(view: View, parts: &mut Entries) -> View {
+    let View::Map(mut view) = view else { return view };
+    let mut entries = std::mem::take(parts);
+    entries.extend(view.entries.iter().map(|(key, entry)| (key.clone(), entry.clone())));
+    view.entries = entries;
+    View::Map(view)
+}
+
+/// Whether a watch of this may begin with what there is.
+pub fn check_known(machine: &Machine, of: &Primitive) -> Result<(), Rejection> {
+    match machine.view(of) {
+        Some(_) => Ok(()),
+        None => Err(Rejection::new(ErrorCode::GroupUnknown, format!("there is no group `{}`", of.name))),
+    }
 }
 
 enum Source {
     Local(Partition, Watcher),
-    Remote(tonic::Streaming<peer::WatchFrame>),
+    Remote(tonic::Streaming<peer::WatchFrame>, Entries),
     None,
 }
 
@@ -65,11 +150,11 @@ pub struct Ways {
     pub directory: Directory,
 }
 
-/// A watch of one group.
+/// A watch of one primitive.
 pub struct Watch {
     ways: Ways,
     partition: PartitionId,
-    group: GroupName,
+    of: Primitive,
     after: Option<EventId>,
     stale: bool,
     round: usize,
@@ -81,10 +166,10 @@ impl Watch {
     pub async fn open(
         ways: Ways,
         partition: PartitionId,
-        group: GroupName,
+        of: Primitive,
         after: Option<EventId>,
     ) -> Result<Self, Rejection> {
-        let mut watch = Self { ways, partition, group, after, stale: false, round: 0, source: Source::None };
+        let mut watch = Self { ways, partition, of, after, stale: false, round: 0, source: Source::None };
         let until_ms = watch.now_ms() + coterie_core::limits::DEADLINE_MS_DEFAULT;
         loop {
             match watch.connect().await {
@@ -96,13 +181,13 @@ impl Watch {
         }
     }
 
-    /// The next item; `None` when the group was deleted.
+    /// The next item; `None` when there is no such group any more.
     pub async fn next(&mut self) -> Option<Item> {
         loop {
             let silent_ms = match &self.source {
                 Source::Local(partition, _) => Some(partition.silent_ms()),
                 Source::None => Some(u64::MAX),
-                Source::Remote(_) => None,
+                Source::Remote(..) => None,
             };
             if let Some(item) = silent_ms.and_then(|silent_ms| self.staleness(silent_ms)) {
                 return Some(item);
@@ -113,13 +198,19 @@ impl Watch {
                     item = watcher.next() => item.map(item_of),
                     () = tick => continue,
                 },
-                Source::Remote(frames) => match frames.message().await {
+                Source::Remote(frames, parts) => match frames.message().await {
                     Ok(Some(frame)) => match command::decode::<Frame>("watch frame", &frame.frame) {
                         Ok(Frame::Silent(silent_ms)) => match self.staleness(silent_ms) {
                             Some(item) => return Some(item),
                             None => continue,
                         },
-                        Ok(frame) => Some(item_of_frame(frame)),
+                        Ok(Frame::Part(page)) => {
+                            parts.extend(page.entries);
+                            continue;
+                        }
+                        Ok(Frame::Snapshot(view)) => Some(Item::Snapshot(join(view, parts))),
+                        Ok(Frame::Resync(view)) => Some(Item::Resync(view.map(|view| join(view, parts)))),
+                        Ok(Frame::Event(event)) => Some(Item::Event(Arc::new(event))),
                         Err(error) => {
                             tracing::warn!(%error, "a watch frame is not readable");
                             None
@@ -153,7 +244,7 @@ impl Watch {
 
     fn remember(&mut self, item: &Item) {
         match item {
-            Item::Snapshot(view) | Item::Resync(Some(view)) => self.after = Some(after(view)),
+            Item::Snapshot(view) | Item::Resync(Some(view)) => self.after = Some(view.place()),
             Item::Event(event) => self.after = Some(event.id),
             Item::Resync(None) | Item::Connection(_) => {}
         }
@@ -172,9 +263,9 @@ impl Watch {
     async fn connect(&mut self) -> Result<(), Rejection> {
         if let Some(local) = self.ways.partitions.get(&self.partition) {
             if self.after.is_none() {
-                local.with_machine(|machine| machine.query(&Query::Group(self.group.clone())))?;
+                local.with_machine(|machine| check_known(machine, &self.of))?;
             }
-            let watcher = local.watch(&self.group, self.after);
+            let watcher = local.watch(&self.of, self.after);
             self.source = Source::Local(local, watcher);
             return Ok(());
         }
@@ -186,13 +277,13 @@ impl Watch {
         let mut client = self.ways.peers.client(member)?;
         let request = peer::WatchRequest {
             partition: Some(to_wire(&self.partition)),
-            key: self.group.0.clone(),
+            key: self.of.to_string(),
             after: self.after.map(|after| command::encode(&after).into()).unwrap_or_default(),
         };
         let limit = Duration::from_millis(limits::TRY_MS_MAX);
         match tokio::time::timeout(limit, client.watch(request)).await {
             Ok(Ok(frames)) => {
-                self.source = Source::Remote(frames.into_inner());
+                self.source = Source::Remote(frames.into_inner(), Entries::default());
                 Ok(())
             }
             Ok(Err(status)) if status.code() == tonic::Code::NotFound => {
@@ -203,11 +294,6 @@ impl Watch {
     }
 }
 
-/// Where a watch goes on after a snapshot: behind everything that the snapshot holds.
-fn after(view: &GroupView) -> EventId {
-    view.last_event.max(EventId { revision: view.revision, ordinal: u32::MAX })
-}
-
 fn item_of(item: WatchItem) -> Item {
     match item {
         WatchItem::Snapshot(view) => Item::Snapshot(view),
@@ -216,11 +302,32 @@ fn item_of(item: WatchItem) -> Item {
     }
 }
 
-fn item_of_frame(frame: Frame) -> Item {
-    match frame {
-        Frame::Snapshot(view) => Item::Snapshot(view),
-        Frame::Resync(view) => Item::Resync(view),
-        Frame::Event(event) => Item::Event(Arc::new(event)),
-        Frame::Silent(_) => unreachable!("handled before"),
+#[cfg(test)]
+mod tests {
+    use coterie_core::Revision;
+    use coterie_core::command::Entry;
+
+    use super::*;
+
+    #[test]
+    fn a_view_of_a_large_map_goes_in_parts_and_comes_out_whole() {
+        let entry = |number: u8| {
+            (
+                format!("{number:03}").into(),
+                Entry { value: vec![number; PAGE_BYTES_MAX / 3].into(), revision: Revision(number.into()) },
+            )
+        };
+        let entries: Entries = (0..8).map(entry).collect();
+        let view = View::Map(MapView { entries, revision: Revision(9), last_event: EventId::default() });
+        let mut frames = Frame::of(WatchItem::Snapshot(view.clone()));
+        assert_eq!(frames.len(), 4);
+        let Some(Frame::Snapshot(last)) = frames.pop() else { panic!("the view is last") };
+        let mut parts = Entries::default();
+        for frame in frames {
+            let Frame::Part(page) = frame else { panic!("{frame:?} is not a part") };
+            parts.extend(page.entries);
+        }
+        assert_eq!(join(last, &mut parts), view);
+        assert!(parts.is_empty());
     }
 }

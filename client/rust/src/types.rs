@@ -280,7 +280,9 @@ impl From<v1::Group> for GroupInfo {
     fn from(group: v1::Group) -> Self {
         let consistency = match group.consistency() {
             v1::Consistency::Stale => Consistency::Stale,
-            v1::Consistency::Linearizable | v1::Consistency::Unspecified => Consistency::Linearizable,
+            v1::Consistency::Linearizable | v1::Consistency::Leased | v1::Consistency::Unspecified => {
+                Consistency::Linearizable
+            }
         };
         let v1::Group {
             name,

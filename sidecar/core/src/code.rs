@@ -54,7 +54,7 @@ macro_rules! codes {
     };
 }
 
-// label, gRPC code (google.rpc.Code), HTTP status, retry
+// label, gRPC code (google.rpc.Code), HTTP status, retry. New ones come last: snapshots hold their numbers.
 codes! {
     /// A field is wrong; the sentence names it and says what would be right.
     InvalidArgument = "invalid_argument", 3, 400, Never;
@@ -110,4 +110,8 @@ codes! {
     Forbidden = "forbidden", 7, 403, Never;
     /// A bug or a broken machine; the sentence and the log say more.
     Internal = "internal", 13, 500, Never;
+    /// The lock is held by another, and was not granted in the time that the request waits.
+    LockHeld = "lock_held", 10, 409, Later;
+    /// The token is not, or no longer, that of the lock's holder or of one that waits for it.
+    TokenUnknown = "token_unknown", 5, 404, Never;
 }

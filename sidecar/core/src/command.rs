@@ -1,16 +1,24 @@
 //! What goes into a partition's log, and what comes out of applying it.
 //!
-//! A command is encoded once, at the edge, by [`Envelope::encode`]; the same bytes are forwarded, replicated, logged and
+//! A command is encoded once, at the edge, by [`encode`]; the same bytes are forwarded, replicated, logged and
 //! applied. Queries never enter the log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::code::Rejection;
 use crate::ids::{
-    EventId, GroupName, MemberId, MemberName, NodeId, PartitionGroupName, RequestId, Revision, SessionId, Term,
+    EventId, GroupName, LockName, MapName, MemberId, MemberName, NodeId, PartitionGroupName, Primitive, RequestId,
+    Revision, SessionId, Term,
 };
+
+mod lock;
+mod map;
+
+pub use lock::{Holder, LeaveReason as LockLeaveReason, LockEvent, LockOp, LockView, Placed, Standing};
+pub use map::{Condition, Entry, MapEvent, MapOp, MapView, Page};
 
 /// A command with the identity of the request that it serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +54,20 @@ pub enum Command {
     },
     /// A change of the directory. Only in the management group.
     Directory(DirectoryOp),
+    /// A change of one map.
+    Map {
+        /// Which.
+        name: MapName,
+        /// What.
+        op: MapOp,
+    },
+    /// A change of one lock.
+    Lock {
+        /// Which.
+        name: LockName,
+        /// What.
+        op: LockOp,
+    },
 }
 
 /// A change of one group.
@@ -156,7 +178,7 @@ pub enum DirectoryOp {
 pub struct PrimitiveAddress {
     /// The partition group.
     pub partition_group: PartitionGroupName,
-    /// `group` for now.
+    /// The word of a [`crate::PrimitiveKind`].
     pub kind: String,
     /// Its name.
     pub name: String,
@@ -240,6 +262,15 @@ pub enum Reply {
     Group(Box<GroupView>),
     /// The partition group, as recorded.
     PartitionGroup(Box<PartitionGroupRecord>),
+    /// An entry of a map was written or removed.
+    Written {
+        /// When.
+        revision: Revision,
+        /// When the entry had been changed before; 0: there was none.
+        previous: Revision,
+    },
+    /// A place in a lock's queue.
+    Placed(Placed),
 }
 
 /// A question to a partition; answered from applied state.
@@ -251,6 +282,28 @@ pub enum Query {
     Groups,
     /// The directory. Only in the management group.
     Directory,
+    /// One entry of a map.
+    Entry {
+        /// Which map. One that there is not has no entries.
+        map: MapName,
+        /// Which entry.
+        key: Arc<str>,
+    },
+    /// Entries of a map, in the order of their keys.
+    Entries {
+        /// Which map. One that there is not has no entries.
+        map: MapName,
+        /// Only keys that begin so.
+        prefix: String,
+        /// Only keys after this one; empty: from the first.
+        after: String,
+        /// How many at most, 1 to [`crate::limits::PAGE_ENTRIES_MAX`].
+        limit: u32,
+    },
+    /// A lock. One that nobody asked for is free.
+    Lock(LockName),
+    /// Nothing but up to where the partition has come.
+    Revision,
 }
 
 /// The answer of a query.
@@ -262,6 +315,45 @@ pub enum Answer {
     Groups(Vec<GroupView>),
     /// The directory.
     Directory(Box<crate::machine::Directory>),
+    /// An entry; `None` if there is none.
+    Entry(Option<Entry>),
+    /// Entries.
+    Entries(Page),
+    /// A lock.
+    Lock(Box<LockView>),
+    /// The revision is beside the answer.
+    Revision,
+}
+
+/// A primitive as it is at one revision: what a watch begins with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum View {
+    /// A group.
+    Group(GroupView),
+    /// A map.
+    Map(MapView),
+    /// A lock.
+    Lock(LockView),
+}
+
+impl View {
+    /// Of the partition, when this was read.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Self::Group(view) => view.revision,
+            Self::Map(view) => view.revision,
+            Self::Lock(view) => view.revision,
+        }
+    }
+
+    /// Everything up to here is in the view; a watch goes on after it.
+    pub fn place(&self) -> EventId {
+        let at = EventId { revision: self.revision(), ordinal: u32::MAX };
+        match self {
+            Self::Group(view) => view.last_event.max(at),
+            Self::Map(_) | Self::Lock(_) => at,
+        }
+    }
 }
 
 /// A group as it is at one revision.
@@ -306,20 +398,46 @@ pub struct MemberView {
     pub joined_ms: u64,
 }
 
-/// Something that changed, for watchers of `group`.
+/// Something that changed, for watchers of `of`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Its place in the order.
     pub id: EventId,
-    /// The group that changed.
-    pub group: GroupName,
+    /// The primitive that changed.
+    pub of: Primitive,
     /// What changed.
     pub kind: EventKind,
 }
 
-/// What changed in a group.
+impl Event {
+    /// About how many bytes of memory it keeps.
+    pub fn weight(&self) -> usize {
+        let content = match &self.kind {
+            EventKind::Map(MapEvent::Put { key, entry }) => key.len() + entry.value.len(),
+            EventKind::Map(MapEvent::Deleted { key }) => key.len(),
+            EventKind::Group(GroupEvent::Joined(member) | GroupEvent::Updated(member)) => {
+                member.metadata.iter().map(|(key, value)| key.len() + value.len()).sum()
+            }
+            EventKind::Group(_) | EventKind::Map(MapEvent::Dropped) | EventKind::Lock(_) => 0,
+        };
+        content + size_of::<Self>()
+    }
+}
+
+/// What changed in a primitive.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EventKind {
+    /// In a group.
+    Group(GroupEvent),
+    /// In a map.
+    Map(MapEvent),
+    /// In a lock.
+    Lock(LockEvent),
+}
+
+/// What changed in a group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GroupEvent {
     /// A member joined.
     Joined(MemberView),
     /// A member is gone.

@@ -1,6 +1,7 @@
 //! Names and numbers as types.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,11 @@ number!(
 number!(
     /// A session on one partition: the revision that opened it.
     SessionId
+);
+number!(
+    /// The fencing token of a lock: larger than that of every holder before. The partition's generation in the high bits,
+    /// the revision that asked for the lock below: so tokens rise in the order of asking, which is that of granting.
+    Token
 );
 number!(
     /// A Raft identity: minted at random with a data directory and never used again (D14).
@@ -74,6 +80,81 @@ name!(
     /// A group, as applications call it.
     GroupName
 );
+name!(
+    /// A map, as applications call it.
+    MapName
+);
+name!(
+    /// A lock, as applications call it.
+    LockName
+);
+
+/// The kinds of primitives (D15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PrimitiveKind {
+    /// Who is here, and who leads.
+    Group,
+    /// Keys and values.
+    Map,
+    /// One holder at a time.
+    Lock,
+}
+
+impl PrimitiveKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Group, Self::Map, Self::Lock];
+
+    /// The word of its addresses; a name is hashed with it. The same for ever.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Map => "map",
+            Self::Lock => "lock",
+        }
+    }
+}
+
+/// A primitive within its partition group. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Primitive {
+    /// Its kind.
+    pub kind: PrimitiveKind,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl Primitive {
+    /// Reads what [`fmt::Display`] wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (label, name) = text.split_once('/')?;
+        let kind = PrimitiveKind::ALL.into_iter().find(|kind| kind.label() == label)?;
+        Some(Self { kind, name: name.into() })
+    }
+}
+
+impl fmt::Display for Primitive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.label(), self.name)
+    }
+}
+
+impl From<&GroupName> for Primitive {
+    fn from(name: &GroupName) -> Self {
+        Self { kind: PrimitiveKind::Group, name: name.as_str().into() }
+    }
+}
+
+impl From<&MapName> for Primitive {
+    fn from(name: &MapName) -> Self {
+        Self { kind: PrimitiveKind::Map, name: name.as_str().into() }
+    }
+}
+
+impl From<&LockName> for Primitive {
+    fn from(name: &LockName) -> Self {
+        Self { kind: PrimitiveKind::Lock, name: name.as_str().into() }
+    }
+}
 
 impl PartitionGroupName {
     /// The management group's name (D15).

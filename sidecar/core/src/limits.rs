@@ -10,6 +10,26 @@ pub const METADATA_BYTES_MAX: usize = 16 * 1024;
 pub const GROUP_MEMBERS_MAX: u32 = 10_000;
 /// Groups of one partition.
 pub const GROUPS_MAX: usize = 100_000;
+/// Bytes of a key of a map: fits a URL, and a page of them fits a message.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// Bytes of a value of a map: no request can bring more.
+pub const VALUE_BYTES_MAX: usize = REQUEST_BYTES_MAX;
+/// Maps of one partition.
+pub const MAPS_MAX: usize = 100_000;
+/// Entries of all maps of one partition: their keys and what holds them stay below a few hundred megabytes.
+pub const ENTRIES_MAX: usize = 1_000_000;
+/// Bytes of keys and values of all maps of one partition: with everything else, a snapshot stays below a gigabyte.
+pub const ENTRIES_BYTES_MAX: usize = 768 * 1024 * 1024;
+/// Entries of one page of a listing.
+pub const PAGE_ENTRIES_MAX: u32 = 1_000;
+/// Entries of one page that states no limit.
+pub const PAGE_ENTRIES_DEFAULT: u32 = 100;
+/// Bytes of keys and values after which a page ends, whatever its limit. It has one entry at least.
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Locks of one partition that somebody holds; free ones take no memory.
+pub const LOCKS_MAX: usize = 100_000;
+/// Who waits for one lock: a view of the queue stays small.
+pub const LOCK_WAITERS_MAX: usize = 1_000;
 /// Sessions of one partition: one per sidecar that uses it.
 pub const SESSIONS_MAX: usize = 100_000;
 /// Primitives of one cluster: the directory is held by every member.
@@ -38,8 +58,12 @@ pub const SESSION_TTL_MS_MAX: u64 = 3_600_000;
 pub const RELEASE_TIMEOUT_MS_MAX: u64 = 3_600_000;
 /// Events that a partition keeps for watches that resume.
 pub const EVENTS_KEPT: usize = 4_096;
+/// Bytes of the events that a partition keeps: values of maps may be large.
+pub const EVENTS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Events that may wait for one slow watcher before it is told to resync.
 pub const WATCHER_QUEUE_MAX: usize = 1_024;
+/// Bytes of the events that may wait for one slow watcher before it is told to resync.
+pub const WATCHER_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Watches of one sidecar.
 pub const WATCHES_MAX: usize = 10_000;
 /// A request's deadline when it states none.
@@ -47,5 +71,6 @@ pub const DEADLINE_MS_DEFAULT: u64 = 5_000;
 /// The longest deadline.
 pub const DEADLINE_MS_MAX: u64 = 60_000;
 
+const _: () = assert!(KEY_BYTES_MAX < PAGE_BYTES_MAX);
 const _: () = assert!(METADATA_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(SESSION_TTL_MS_MIN <= SESSION_TTL_MS_DEFAULT && SESSION_TTL_MS_DEFAULT <= SESSION_TTL_MS_MAX);

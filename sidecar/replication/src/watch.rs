@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! apply ──▶ ring of the last EVENTS_KEPT events ──▶ (resume)  ┐
-//!      └──▶ queue of each watcher of the group  ─────────────▶ Watcher::next
+//!      └──▶ queue of each watcher of the primitive ──────────▶ Watcher::next
 //! ```
 //!
 //! Registering happens under the state's read lock and publishing under its write lock, so what a watcher sees first (a
@@ -12,9 +12,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use coterie_core::command::{Event, GroupView};
-use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_MAX};
-use coterie_core::{EventId, GroupName, Revision};
+use coterie_core::command::{Event, View};
+use coterie_core::limits::{EVENTS_BYTES_MAX, EVENTS_KEPT, WATCHER_QUEUE_BYTES_MAX, WATCHER_QUEUE_MAX};
+use coterie_core::machine::Machine;
+use coterie_core::{EventId, Primitive, Revision};
 use tokio::sync::Notify;
 
 use crate::replica::Replica;
@@ -22,11 +23,11 @@ use crate::replica::Replica;
 /// What a watcher is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchItem {
-    /// The group as it is; events after [`GroupView::last_event`] follow. First, if no event to resume after was named.
-    Snapshot(GroupView),
+    /// The primitive as it is; events after [`View::place`] follow. First, if no event to resume after was named.
+    Snapshot(View),
     /// Events were missed (too old to resume, too slow, or a snapshot was installed): forget what was known, take this
-    /// view, events follow. `None`: there is no such group now.
-    Resync(Option<GroupView>),
+    /// view, events follow. `None`: there is no such primitive now.
+    Resync(Option<View>),
     /// The next event.
     Event(Arc<Event>),
 }
@@ -36,9 +37,11 @@ pub enum WatchItem {
 pub(crate) struct Hub {
     /// In order.
     ring: VecDeque<Arc<Event>>,
+    /// What the ring keeps.
+    bytes: usize,
     /// Every event of the partition after this one is in the ring.
     floor: EventId,
-    watchers: BTreeMap<GroupName, BTreeMap<u64, Arc<Queue>>>,
+    watchers: BTreeMap<Primitive, BTreeMap<u64, Arc<Queue>>>,
     next_watcher: u64,
     closed: bool,
 }
@@ -55,6 +58,8 @@ struct QueueInner {
     items: VecDeque<WatchItem>,
     /// Past this many items the watcher is slow.
     bound: usize,
+    /// What is queued of events that came after the watcher began.
+    bytes: usize,
     /// Events up to this one are not for this watcher.
     after: EventId,
     /// Something was lost; the watcher is owed a [`WatchItem::Resync`].
@@ -72,7 +77,8 @@ impl Queue {
         if inner.lost || event.id <= inner.after {
             return;
         }
-        if inner.items.len() >= inner.bound {
+        inner.bytes += event.weight();
+        if inner.items.len() >= inner.bound || inner.bytes > WATCHER_QUEUE_BYTES_MAX {
             inner.items.clear();
             inner.lost = true;
         } else {
@@ -101,6 +107,7 @@ impl Hub {
     pub(crate) fn new(revision: Option<Revision>) -> Self {
         Self {
             ring: VecDeque::new(),
+            bytes: 0,
             floor: floor_at(revision),
             watchers: BTreeMap::new(),
             next_watcher: 0,
@@ -113,21 +120,23 @@ impl Hub {
         for event in events {
             debug_assert!(self.ring.back().is_none_or(|last| last.id < event.id), "events are made in order");
             let event = Arc::new(event);
-            if let Some(watchers) = self.watchers.get(&event.group) {
+            if let Some(watchers) = self.watchers.get(&event.of) {
                 watchers.values().for_each(|queue| queue.push(&event));
             }
-            if self.ring.len() == EVENTS_KEPT
-                && let Some(oldest) = self.ring.pop_front()
-            {
+            self.bytes += event.weight();
+            self.ring.push_back(event);
+            while self.ring.len() > EVENTS_KEPT || self.bytes > EVENTS_BYTES_MAX {
+                let Some(oldest) = self.ring.pop_front() else { break };
+                self.bytes -= oldest.weight();
                 self.floor = oldest.id;
             }
-            self.ring.push_back(event);
         }
     }
 
     /// The state was replaced by one at `revision`: what happened in between is not known. Call under the write lock.
     pub(crate) fn reset(&mut self, revision: Option<Revision>) {
         self.ring.clear();
+        self.bytes = 0;
         self.floor = floor_at(revision);
         self.queues().for_each(|queue| queue.lose());
     }
@@ -142,38 +151,41 @@ impl Hub {
         self.watchers.values().flat_map(BTreeMap::values)
     }
 
-    /// The events of `group` after `after`, if none that came after it is forgotten.
-    fn since(&self, group: &GroupName, after: EventId, view: Option<&GroupView>) -> Option<VecDeque<WatchItem>> {
-        let nothing_missed = view.is_some_and(|view| view.last_event <= after);
+    /// The events of a primitive after `after`, if none that came after it is forgotten.
+    fn since(&self, of: &Primitive, after: EventId, last: Option<EventId>) -> Option<VecDeque<WatchItem>> {
+        let nothing_missed = last.is_some_and(|last| last <= after);
         if after < self.floor && !nothing_missed {
             return None;
         }
         let from = self.ring.partition_point(|event| event.id <= after);
-        let events = self.ring.range(from..).filter(|event| event.group == *group);
+        let events = self.ring.range(from..).filter(|event| event.of == *of);
         Some(events.cloned().map(WatchItem::Event).collect())
     }
 
-    fn register(&mut self, group: &GroupName, after: Option<EventId>, view: Option<GroupView>) -> (u64, Arc<Queue>) {
-        let resumed = after.and_then(|after| Some((after, self.since(group, after, view.as_ref())?)));
-        let (after, items) = match (resumed, after, view) {
-            (Some((after, items)), _, _) => (after, items),
-            (None, None, Some(view)) => (EventId::default(), VecDeque::from([WatchItem::Snapshot(view)])),
-            (None, _, view) => (EventId::default(), VecDeque::from([WatchItem::Resync(view)])),
+    fn register(&mut self, of: &Primitive, after: Option<EventId>, machine: &Machine) -> (u64, Arc<Queue>) {
+        let resumed = after.and_then(|after| Some((after, self.since(of, after, machine.last_event(of))?)));
+        let (after, items) = match (resumed, after) {
+            (Some((after, items)), _) => (after, items),
+            (None, None) => {
+                let first = machine.view(of).map_or(WatchItem::Resync(None), WatchItem::Snapshot);
+                (EventId::default(), VecDeque::from([first]))
+            }
+            (None, Some(_)) => (EventId::default(), VecDeque::from([WatchItem::Resync(machine.view(of))])),
         };
         let bound = items.len() + WATCHER_QUEUE_MAX;
-        let inner = QueueInner { items, bound, after, lost: false, closed: self.closed };
+        let inner = QueueInner { items, bound, bytes: 0, after, lost: false, closed: self.closed };
         let queue = Arc::new(Queue { inner: Mutex::new(inner), wake: Notify::new() });
         let id = self.next_watcher;
         self.next_watcher += 1;
-        self.watchers.entry(group.clone()).or_default().insert(id, queue.clone());
+        self.watchers.entry(of.clone()).or_default().insert(id, queue.clone());
         (id, queue)
     }
 
-    fn unregister(&mut self, group: &GroupName, id: u64) {
-        if let Some(watchers) = self.watchers.get_mut(group) {
+    fn unregister(&mut self, of: &Primitive, id: u64) {
+        if let Some(watchers) = self.watchers.get_mut(of) {
             watchers.remove(&id);
             if watchers.is_empty() {
-                self.watchers.remove(group);
+                self.watchers.remove(of);
             }
         }
     }
@@ -184,25 +196,19 @@ fn floor_at(revision: Option<Revision>) -> EventId {
     revision.map_or(EventId::default(), |revision| EventId { revision, ordinal: u32::MAX })
 }
 
-/// Who watches one group. Dropping it ends the watch.
+/// Who watches one primitive. Dropping it ends the watch.
 #[derive(Debug)]
 pub struct Watcher {
     replica: Arc<Replica>,
-    group: GroupName,
+    of: Primitive,
     id: u64,
     queue: Arc<Queue>,
 }
 
 impl Watcher {
-    pub(crate) fn new(replica: Arc<Replica>, group: &GroupName, after: Option<EventId>) -> Self {
-        let (id, queue) =
-            replica.with_state_and_hub(|state, hub| hub.register(group, after, state.machine.group(group)));
-        Self { replica, group: group.clone(), id, queue }
-    }
-
-    /// The group that is watched.
-    pub fn group(&self) -> &GroupName {
-        &self.group
+    pub(crate) fn new(replica: Arc<Replica>, of: &Primitive, after: Option<EventId>) -> Self {
+        let (id, queue) = replica.with_state_and_hub(|state, hub| hub.register(of, after, &state.machine));
+        Self { replica, of: of.clone(), id, queue }
     }
 
     /// What comes next, in order, without gap and without duplicate. `None` once the replica has stopped or failed.
@@ -224,7 +230,12 @@ impl Watcher {
             return Some(Some(self.resync()));
         }
         match inner.items.pop_front() {
-            Some(item) => Some(Some(item)),
+            Some(item) => {
+                if let WatchItem::Event(event) = &item {
+                    inner.bytes = inner.bytes.saturating_sub(event.weight());
+                }
+                Some(Some(item))
+            }
             None => inner.closed.then_some(None),
         }
     }
@@ -237,13 +248,14 @@ impl Watcher {
             inner.lost = false;
             inner.after = EventId::default();
             inner.bound = WATCHER_QUEUE_MAX;
-            WatchItem::Resync(state.machine.group(&self.group))
+            inner.bytes = 0;
+            WatchItem::Resync(state.machine.view(&self.of))
         })
     }
 }
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.replica.with_state_and_hub(|_, hub| hub.unregister(&self.group, self.id));
+        self.replica.with_state_and_hub(|_, hub| hub.unregister(&self.of, self.id));
     }
 }

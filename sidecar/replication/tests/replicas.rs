@@ -285,7 +285,7 @@ async fn a_replica_whose_disk_fails_says_so_and_ends_its_watches_and_the_others_
     cluster.must(create("a")).await;
     let broken = cluster.leader().await;
     let replica = cluster.replica(broken);
-    let mut watcher = replica.watch(&GroupName::from("a"), None);
+    let mut watcher = replica.watch(&(&GroupName::from("a")).into(), None);
     cluster.fail_disk(broken);
     let code = code(replica.propose(body(None, create("b")), DEADLINE).await);
     assert!([ErrorCode::Unknown, ErrorCode::Internal].contains(&code), "{code:?}");

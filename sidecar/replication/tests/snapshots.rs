@@ -6,7 +6,7 @@ mod common;
 
 use common::*;
 use coterie_core::EventId;
-use coterie_core::command::{Command, GroupOp, Presence, Reply};
+use coterie_core::command::{Command, GroupOp, Presence, Reply, View};
 use coterie_core::{GroupName, Revision};
 use coterie_replication::WatchItem;
 
@@ -32,7 +32,7 @@ async fn a_replica_starts_from_its_snapshot_and_the_log_after_it() {
         assert!(cluster.replica(1).is_formed());
     }
     // What came before the snapshot is not there to be told.
-    let mut watcher = cluster.replica(1).watch(&GroupName::from("g-0-000"), Some(EventId::default()));
+    let mut watcher = cluster.replica(1).watch(&(&GroupName::from("g-0-000")).into(), Some(EventId::default()));
     assert!(matches!(within(watcher.next()).await, Some(WatchItem::Resync(Some(_)))));
 }
 
@@ -49,8 +49,8 @@ async fn a_follower_that_was_away_gets_a_snapshot_and_its_watchers_resync() {
     let leader = cluster.leader().await;
     let away = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
     cluster.applied(away, joined).await;
-    let mut watcher = cluster.replica(away).watch(&GroupName::from("watched"), None);
-    let Some(WatchItem::Snapshot(view)) = within(watcher.next()).await else { panic!("no snapshot") };
+    let mut watcher = cluster.replica(away).watch(&(&GroupName::from("watched")).into(), None);
+    let Some(WatchItem::Snapshot(View::Group(view))) = within(watcher.next()).await else { panic!("no snapshot") };
     assert_eq!(view.members.len(), 1);
 
     cluster.cut(away);
@@ -67,7 +67,7 @@ async fn a_follower_that_was_away_gets_a_snapshot_and_its_watchers_resync() {
     let expected = groups(&cluster.replica(cluster.leader().await)).len();
     assert_eq!(expected, 600 * rounds + 1);
     assert_eq!(groups(&cluster.replica(away)).len(), expected);
-    let Some(WatchItem::Resync(Some(view))) = within(watcher.next()).await else { panic!("no resync") };
+    let Some(WatchItem::Resync(Some(View::Group(view)))) = within(watcher.next()).await else { panic!("no resync") };
     assert_eq!(view.members.len(), 2);
     let (joined, _) = cluster.must(join()).await;
     let Some(WatchItem::Event(event)) = within(watcher.next()).await else { panic!("no event") };

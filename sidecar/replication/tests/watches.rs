@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use common::*;
-use coterie_core::command::{Command, Event, EventKind, GroupOp, Presence, Reply};
-use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_MAX};
-use coterie_core::{EventId, GroupName, SessionId};
+use coterie_core::command::{
+    Command, Condition, Event, EventKind, GroupEvent, GroupOp, GroupView, MapEvent, MapOp, MapView, Presence, Reply,
+    View,
+};
+use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_BYTES_MAX, WATCHER_QUEUE_MAX};
+use coterie_core::{EventId, GroupName, MapName, Primitive, SessionId};
 use coterie_replication::{WatchItem, Watcher};
 
 async fn session(cluster: &Cluster) -> SessionId {
@@ -36,8 +39,29 @@ async fn event(watcher: &mut Watcher) -> Arc<Event> {
     }
 }
 
-fn name(group: &str) -> GroupName {
-    GroupName::from(group)
+/// The group that a watch begins with.
+async fn snapshot(watcher: &mut Watcher) -> GroupView {
+    match next(watcher).await {
+        WatchItem::Snapshot(View::Group(view)) => view,
+        other => panic!("expected a snapshot, got {other:?}"),
+    }
+}
+
+/// The group that a watch goes on with.
+async fn resync(watcher: &mut Watcher) -> GroupView {
+    match next(watcher).await {
+        WatchItem::Resync(Some(View::Group(view))) => view,
+        other => panic!("expected a resync, got {other:?}"),
+    }
+}
+
+fn name(group: &str) -> Primitive {
+    (&GroupName::from(group)).into()
+}
+
+fn put(key: u64, bytes: usize) -> Command {
+    let op = MapOp::Put { key: format!("{key:05}").into(), value: vec![7; bytes].into(), only: Condition::Always };
+    Command::Map { name: "m".into(), op }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -47,7 +71,7 @@ async fn s34_a_watch_starts_with_the_group_and_goes_on_with_every_event_once_and
     cluster.must(join(session, "g")).await;
     let replica = cluster.replica(1);
     let mut watcher = replica.watch(&name("g"), None);
-    let WatchItem::Snapshot(view) = next(&mut watcher).await else { panic!("no snapshot") };
+    let view = snapshot(&mut watcher).await;
     assert_eq!(view.members.len(), 1);
     assert_eq!(view.last_event, common::view(&replica, "g").unwrap().last_event);
 
@@ -58,8 +82,8 @@ async fn s34_a_watch_starts_with_the_group_and_goes_on_with_every_event_once_and
     for _ in 0..25 {
         let event = event(&mut watcher).await;
         assert!(event.id > last);
-        assert_eq!(event.group, name("g"));
-        assert!(matches!(event.kind, EventKind::Joined(_)));
+        assert_eq!(event.of, name("g"));
+        assert!(matches!(event.kind, EventKind::Group(GroupEvent::Joined(_))));
         last = event.id;
     }
 }
@@ -135,7 +159,7 @@ async fn a_watch_that_is_too_old_is_told_to_resync_and_goes_on_from_there() {
         }
     }
     let mut watcher = replica.watch(&name("g"), Some(EventId { revision: first, ordinal: 0 }));
-    let WatchItem::Resync(Some(view)) = next(&mut watcher).await else { panic!("no resync") };
+    let view = resync(&mut watcher).await;
     assert_eq!(view.members.len(), EVENTS_KEPT + 1);
     let (revision, _) = cluster.must(join(session, "g")).await;
     assert_eq!(event(&mut watcher).await.id.revision, revision);
@@ -153,12 +177,12 @@ async fn a_slow_watcher_is_told_to_resync_and_a_fast_one_beside_it_gets_everythi
     let replica = cluster.replica(1);
     let mut slow = replica.watch(&name("g"), None);
     let mut fast = replica.watch(&name("g"), None);
-    let WatchItem::Snapshot(_) = next(&mut fast).await else { panic!("no snapshot") };
+    snapshot(&mut fast).await;
     for _ in 0..WATCHER_QUEUE_MAX + 2 {
         let (revision, _) = replica.propose(body(None, join(session, "g")), PATIENCE).await.unwrap();
         assert_eq!(event(&mut fast).await.id.revision, revision);
     }
-    let WatchItem::Resync(Some(view)) = next(&mut slow).await else { panic!("no resync") };
+    let view = resync(&mut slow).await;
     assert_eq!(view.members.len(), WATCHER_QUEUE_MAX + 3);
     let (revision, _) = cluster.must(join(session, "g")).await;
     assert_eq!(event(&mut slow).await.id.revision, revision);
@@ -171,9 +195,53 @@ async fn a_watch_of_no_group_says_so_and_sees_it_when_it_is_made() {
     let mut watcher = cluster.replica(1).watch(&name("g"), None);
     assert_eq!(next(&mut watcher).await, WatchItem::Resync(None));
     cluster.must(join(session, "g")).await;
-    assert!(matches!(event(&mut watcher).await.kind, EventKind::Joined(_)));
-    assert!(matches!(event(&mut watcher).await.kind, EventKind::Term(_)));
-    assert!(matches!(event(&mut watcher).await.kind, EventKind::Elected { .. }));
+    assert!(matches!(event(&mut watcher).await.kind, EventKind::Group(GroupEvent::Joined(_))));
+    assert!(matches!(event(&mut watcher).await.kind, EventKind::Group(GroupEvent::Term(_))));
+    assert!(matches!(event(&mut watcher).await.kind, EventKind::Group(GroupEvent::Elected { .. })));
     cluster.stop(1).await;
     assert_eq!(within(watcher.next()).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d17_a_watch_of_a_map_starts_with_its_entries_and_goes_on_with_every_change_on_any_replica() {
+    let cluster = Cluster::formed(3).await;
+    let (first, _) = cluster.must(put(1, 10)).await;
+    let map = (&MapName::from("m")).into();
+    for node in cluster.nodes() {
+        cluster.applied(node, first).await;
+    }
+    let mut watchers: Vec<_> =
+        cluster.nodes().into_iter().map(|node| cluster.replica(node).watch(&map, None)).collect();
+    for watcher in &mut watchers {
+        let WatchItem::Snapshot(View::Map(MapView { entries, revision, .. })) = next(watcher).await else { panic!() };
+        assert_eq!((entries.len(), revision), (1, first));
+    }
+    let mut expected = Vec::new();
+    for key in 2..20 {
+        expected.push(cluster.must(put(key, 10)).await.0);
+    }
+    for watcher in &mut watchers {
+        for revision in &expected {
+            let event = event(watcher).await;
+            assert_eq!(event.id.revision, *revision);
+            assert!(matches!(event.kind, EventKind::Map(MapEvent::Put { .. })));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_large_values_wait_for_is_told_to_resync_before_they_fill_the_memory() {
+    let cluster = Cluster::formed(1).await;
+    cluster.must(put(0, 1)).await;
+    let mut slow = cluster.replica(1).watch(&(&MapName::from("m")).into(), None);
+    next(&mut slow).await;
+    let bytes = 256 * 1024;
+    let number = (WATCHER_QUEUE_BYTES_MAX / bytes + 1) as u64;
+    for key in 1..=number {
+        cluster.must(put(key, bytes)).await;
+    }
+    let WatchItem::Resync(Some(View::Map(view))) = next(&mut slow).await else { panic!("no resync") };
+    assert_eq!(view.entries.len() as u64, number + 1);
+    let (revision, _) = cluster.must(put(0, 1)).await;
+    assert_eq!(event(&mut slow).await.id.revision, revision);
 }

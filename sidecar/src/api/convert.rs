@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use coterie_core::command::{Event, EventKind, GroupConfig, GroupView, LeaveReason, MemberView, Presence};
+use coterie_core::command::{Event, EventKind, GroupConfig, GroupEvent, GroupView, LeaveReason, MemberView, Presence};
 use coterie_core::{EventId, MemberId, Rejection, Revision, Term};
 use coterie_proto::v1;
 
@@ -111,26 +111,27 @@ pub fn leave_reason(reason: LeaveReason) -> &'static str {
 /// An event. `leader` is who leads as far as the watch knows.
 pub fn event(event: &Event, leader: Option<MemberId>) -> v1::GroupEvent {
     use v1::group_event::Kind;
-    let Event { id, group: _, kind } = event;
+    let Event { id, of: _, kind } = event;
+    let EventKind::Group(kind) = kind else { return v1::GroupEvent::default() };
     let kind = match kind {
-        EventKind::Joined(view) => Kind::Joined(member(view, leader)),
-        EventKind::Left { member, reason } => {
+        GroupEvent::Joined(view) => Kind::Joined(member(view, leader)),
+        GroupEvent::Left { member, reason } => {
             Kind::Left(v1::MemberLeft { member: member.0, reason: leave_reason(*reason).to_owned() })
         }
-        EventKind::Updated(view) => Kind::Updated(member(view, leader)),
-        EventKind::Term(term) => Kind::Term(term.0),
-        EventKind::Elected { term, leader } => Kind::Elected(v1::Elected { term: term.0, leader: leader.0 }),
-        EventKind::Vacated { term, leader } => Kind::Vacated(v1::Vacated { term: term.0, leader: leader.0 }),
-        EventKind::Releasing { term, leader, timeout_ms, reason } => Kind::Releasing(v1::Releasing {
+        GroupEvent::Updated(view) => Kind::Updated(member(view, leader)),
+        GroupEvent::Term(term) => Kind::Term(term.0),
+        GroupEvent::Elected { term, leader } => Kind::Elected(v1::Elected { term: term.0, leader: leader.0 }),
+        GroupEvent::Vacated { term, leader } => Kind::Vacated(v1::Vacated { term: term.0, leader: leader.0 }),
+        GroupEvent::Releasing { term, leader, timeout_ms, reason } => Kind::Releasing(v1::Releasing {
             term: term.0,
             leader: leader.0,
             timeout_ms: *timeout_ms,
             reason: reason.clone(),
         }),
-        EventKind::Config { config, config_revision } => {
+        GroupEvent::Config { config, config_revision } => {
             Kind::Config(v1::ConfigChanged { config: Some(group_config(*config)), config_revision: config_revision.0 })
         }
-        EventKind::Deleted => Kind::Deleted(v1::Deleted {}),
+        GroupEvent::Deleted => Kind::Deleted(v1::Deleted {}),
     };
     v1::GroupEvent { id: id.to_string(), revision: id.revision.0, kind: Some(kind) }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use coterie_core::command::{EventKind, GroupView, LeaveReason};
+use coterie_core::command::{EventKind, GroupEvent, GroupView, LeaveReason};
 use coterie_core::{EventId, GroupName, MemberId, PartitionId};
 use coterie_proto::v1;
 use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
@@ -53,7 +53,7 @@ impl Order {
     }
 
     /// Whether to send an item.
-    pub fn admit(&self, item: &Item) -> Admission {
+    pub fn admit(&self, item: &Item<GroupView>) -> Admission {
         let Some(at) = self.at else { return Admission::Send };
         match item {
             Item::Event(event) if event.id > at => Admission::Send,
@@ -72,14 +72,17 @@ impl Order {
 
     fn event(&mut self, id: EventId, kind: &EventKind) {
         self.at = Some(id);
+        let EventKind::Group(kind) = kind else { return };
         match kind {
-            EventKind::Elected { term: _, leader } => self.leader = Some(*leader),
-            EventKind::Vacated { term: _, leader: _ } | EventKind::Term(_) | EventKind::Deleted => self.leader = None,
-            EventKind::Joined(_)
-            | EventKind::Left { member: _, reason: _ }
-            | EventKind::Updated(_)
-            | EventKind::Releasing { term: _, leader: _, timeout_ms: _, reason: _ }
-            | EventKind::Config { config: _, config_revision: _ } => {}
+            GroupEvent::Elected { term: _, leader } => self.leader = Some(*leader),
+            GroupEvent::Vacated { term: _, leader: _ } | GroupEvent::Term(_) | GroupEvent::Deleted => {
+                self.leader = None
+            }
+            GroupEvent::Joined(_)
+            | GroupEvent::Left { member: _, reason: _ }
+            | GroupEvent::Updated(_)
+            | GroupEvent::Releasing { term: _, leader: _, timeout_ms: _, reason: _ }
+            | GroupEvent::Config { config: _, config_revision: _ } => {}
         }
     }
 }
@@ -90,7 +93,7 @@ pub struct Events {
     partition: PartitionId,
     group: GroupName,
     /// A stream, not a future per item: what it waits for survives a poll that is given up.
-    items: BoxStream<'static, Item>,
+    items: BoxStream<'static, Item<GroupView>>,
     order: Order,
     /// Whether the replica that is watched has not heard of its leader for long.
     suspended: bool,
@@ -109,7 +112,7 @@ pub struct Placed {
 impl Events {
     /// Reads a watch that was opened after `order`'s place.
     pub fn new(node: Node, partition: PartitionId, group: GroupName, watch: Watch, order: Order) -> Self {
-        let items = stream::unfold(watch, |mut watch| async move { watch.next().await.map(|item| (item, watch)) });
+        let items = stream::unfold(watch, |mut watch| async move { Some((watch.next().await?.group()?, watch)) });
         let stopping = node.stopping();
         Self { node, partition, group, items: items.boxed(), order, suspended: false, stopping, over: false }
     }
@@ -142,7 +145,7 @@ impl Events {
         None
     }
 
-    fn send(&mut self, item: Item) -> v1::GroupEvent {
+    fn send(&mut self, item: Item<GroupView>) -> v1::GroupEvent {
         use v1::group_event::Kind;
         match item {
             Item::Snapshot(view) => self.send_view(&view, watched(self.suspended), Kind::Snapshot),
@@ -150,7 +153,7 @@ impl Events {
             Item::Resync(None) => self.send_gone(),
             Item::Event(event) => {
                 self.order.event(event.id, &event.kind);
-                self.over = event.kind == EventKind::Deleted;
+                self.over = event.kind == EventKind::Group(GroupEvent::Deleted);
                 convert::event(&event, self.order.leader)
             }
             Item::Connection(state) => {
@@ -414,8 +417,8 @@ mod tests {
         EventId { revision: Revision(revision), ordinal }
     }
 
-    fn event(at: EventId, kind: EventKind) -> Item {
-        Item::Event(Arc::new(Event { id: at, group: "g".into(), kind }))
+    fn event(at: EventId, kind: GroupEvent) -> Item<GroupView> {
+        Item::Event(Arc::new(Event { id: at, of: (&GroupName::from("g")).into(), kind: EventKind::Group(kind) }))
     }
 
     fn view(revision: u64) -> GroupView {
@@ -447,10 +450,10 @@ mod tests {
     #[test]
     fn s34_events_that_were_seen_are_not_sent_again() {
         let order = Order::after(Some(id(5, 2)), None);
-        assert_eq!(order.admit(&event(id(5, 2), EventKind::Deleted)), Admission::Skip);
-        assert_eq!(order.admit(&event(id(4, 9), EventKind::Deleted)), Admission::Skip);
-        assert_eq!(order.admit(&event(id(5, 3), EventKind::Deleted)), Admission::Send);
-        assert_eq!(order.admit(&event(id(6, 0), EventKind::Deleted)), Admission::Send);
+        assert_eq!(order.admit(&event(id(5, 2), GroupEvent::Deleted)), Admission::Skip);
+        assert_eq!(order.admit(&event(id(4, 9), GroupEvent::Deleted)), Admission::Skip);
+        assert_eq!(order.admit(&event(id(5, 3), GroupEvent::Deleted)), Admission::Send);
+        assert_eq!(order.admit(&event(id(6, 0), GroupEvent::Deleted)), Admission::Send);
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Ops {
             let config = config.map(|config| convert::config_over(&config, GroupConfig::default()));
             config.as_ref().map_or(Ok(()), validate::config)?;
             let place = self.place(&group, &partition_group)?;
-            self.node().router().record(&place.partition, &place.group, caller.deadline).await?;
+            self.node().router().record(&place.partition, &(&place.group).into(), caller.deadline).await?;
             self.change(&caller, &place, GroupOp::Create { config }).await
         })
         .await
@@ -212,7 +212,7 @@ impl Ops {
             let command = Command::Group { name: place.group.clone(), op: GroupOp::Delete };
             let router = self.node().router();
             let (revision, _) = router.write(caller.request, &place.partition, command, caller.deadline).await?;
-            if let Err(rejection) = router.forget(&place.partition, &place.group, caller.deadline).await {
+            if let Err(rejection) = router.forget(&place.partition, &(&place.group).into(), caller.deadline).await {
                 tracing::debug!(group = %place.group, %rejection, "forget a deleted group");
             }
             Ok(v1::DeleteGroupResponse { revision: revision.0 })
@@ -444,7 +444,7 @@ impl Ops {
         validate::label("partition_group", partition_group)?;
         let group = GroupName::from(group);
         let asked = Some(partition_group).filter(|name| !name.is_empty());
-        let partition = self.node().router().locate(asked, &group)?;
+        let partition = self.node().router().locate(asked, &(&group).into())?;
         Ok(Place { partition, group })
     }
 
@@ -485,7 +485,7 @@ impl Ops {
         let freshness = if stale { Freshness::Stale { stale_ms: read.stale_ms } } else { Freshness::Linearizable };
         match read.answer {
             Answer::Group(view) => Ok((*view, freshness)),
-            Answer::Groups(_) | Answer::Directory(_) => Err(answered_otherwise()),
+            _ => Err(answered_otherwise()),
         }
     }
 
@@ -496,7 +496,7 @@ impl Ops {
                 let group = |view| convert::group(view, partition.group.as_str(), Freshness::Linearizable);
                 Ok(views.iter().map(group).collect())
             }
-            Answer::Group(_) | Answer::Directory(_) => Err(answered_otherwise()),
+            _ => Err(answered_otherwise()),
         }
     }
 
@@ -506,7 +506,7 @@ impl Ops {
         after: Option<coterie_core::EventId>,
         order: Order,
     ) -> Result<Events, Rejection> {
-        let watch = self.node().router().watch(&place.partition, &place.group, after).await?;
+        let watch = self.node().router().watch(&place.partition, &(&place.group).into(), after).await?;
         Ok(Events::new(self.node().clone(), place.partition.clone(), place.group.clone(), watch, order))
     }
 
@@ -542,7 +542,7 @@ fn answered_otherwise() -> Rejection {
 fn group_of(reply: Reply, place: &Place) -> Result<v1::Group, Rejection> {
     match reply {
         Reply::Group(view) => Ok(convert::group(&view, place.partition.group.as_str(), Freshness::Linearizable)),
-        Reply::Done | Reply::Session(_) | Reply::Joined(_) | Reply::PartitionGroup(_) => Err(answered_otherwise()),
+        _ => Err(answered_otherwise()),
     }
 }
 
@@ -550,6 +550,10 @@ fn is_stale(consistency: i32) -> Result<bool, Rejection> {
     match v1::Consistency::try_from(consistency) {
         Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Ok(false),
         Ok(v1::Consistency::Stale) => Ok(true),
+        Ok(v1::Consistency::Leased) => {
+            let message = "consistency: leased reads are not in this version; choose linearizable or stale";
+            Err(Rejection::new(ErrorCode::NotInThisVersion, message))
+        }
         Err(_) => Err(invalid("consistency", format_args!("is {consistency}; choose linearizable or stale"))),
     }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use coterie_core::command::{self, Query};
-use coterie_core::{ErrorCode, EventId, GroupName, MemberName, PartitionId, Rejection, SessionId};
+use coterie_core::{ErrorCode, EventId, MemberName, PartitionId, Primitive, Rejection, SessionId};
 use coterie_env::Listener;
 use coterie_env::spawn::BoxFuture;
 use coterie_proto::admin::admin_server::AdminServer;
 use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::peer_server::{Peer, PeerServer};
 use coterie_proto::peer::{self, Opening};
-use coterie_replication::{Partition, ProposeError, WatchItem};
-use futures_util::stream::BoxStream;
+use coterie_replication::{Partition, ProposeError};
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ use super::tls::{self, Roles, Tls};
 use crate::limits;
 use crate::node::Node;
 use crate::sessions::keeper::{Holder, Touched};
-use crate::watch::Frame;
+use crate::watch::{Frame, check_known};
 
 /// Listens for peers and the operator until the process stops.
 pub async fn serve(node: Node, listener: Box<dyn Listener>, tls: Option<Arc<Tls>>) -> io::Result<()> {
@@ -403,31 +403,28 @@ impl Peer for Service {
         let (_, local) = self
             .local(request.partition)
             .map_err(|_| Status::unavailable("no replica of this partition answers here"))?;
-        let group = GroupName(request.key);
+        let of = Primitive::parse(&request.key);
+        let of = of.ok_or_else(|| Status::invalid_argument("the key is not a primitive's kind and name"))?;
         let after = if request.after.is_empty() {
-            let known = local.with_machine(|machine| machine.query(&Query::Group(group.clone())));
+            let known = local.with_machine(|machine| check_known(machine, &of));
             known.map_err(|rejection| Status::not_found(rejection.message))?;
             None
         } else {
             let after = command::decode::<EventId>("place in the order of events", &request.after);
             Some(after.map_err(|error| Status::invalid_argument(error.to_string()))?)
         };
-        let watcher = local.watch(&group, after);
+        let watcher = local.watch(&of, after);
         let stop = self.node.stopping();
         let frames = futures_util::stream::unfold((watcher, local, stop), |(mut watcher, local, stop)| async move {
             let tick = tokio::time::sleep(Duration::from_millis(limits::STALENESS_TICK_MS));
-            let frame = tokio::select! {
-                item = watcher.next() => match item? {
-                    WatchItem::Snapshot(view) => Frame::Snapshot(view),
-                    WatchItem::Resync(view) => Frame::Resync(view),
-                    WatchItem::Event(event) => Frame::Event((*event).clone()),
-                },
-                () = tick => Frame::Silent(local.silent_ms()),
+            let frames = tokio::select! {
+                item = watcher.next() => Frame::of(item?),
+                () = tick => vec![Frame::Silent(local.silent_ms())],
                 () = stop.cancelled() => return None,
             };
-            let frame = peer::WatchFrame { frame: command::encode(&frame).into() };
-            Some((Ok(frame), (watcher, local, stop)))
+            Some((futures_util::stream::iter(frames), (watcher, local, stop)))
         });
+        let frames = frames.flatten().map(|frame| Ok(peer::WatchFrame { frame: command::encode(&frame).into() }));
         Ok(Response::new(Box::pin(frames)))
     }
 

@@ -70,7 +70,7 @@ impl Presences {
         if inner.draining.load(Ordering::SeqCst) {
             return Err(shutting_down());
         }
-        inner.router.record(&join.partition, &join.group, join.deadline).await?;
+        inner.router.record(&join.partition, &(&join.group).into(), join.deadline).await?;
         let under_way = self.under_way(&join);
         let mut bound = false;
         loop {

@@ -85,9 +85,9 @@ impl Follower {
         let mut pause_ms = RETRY_PAUSE_MS;
         while self.folded.borrow().exists {
             let after = self.folded.borrow().at;
-            match self.router.watch(&self.partition, &self.group, Some(after)).await {
+            match self.router.watch(&self.partition, &(&self.group).into(), Some(after)).await {
                 Ok(mut watch) => {
-                    while let Some(item) = watch.next().await {
+                    while let Some(item) = watch.next().await.and_then(Item::group) {
                         if !self.take(item).await {
                             break;
                         }
@@ -104,7 +104,7 @@ impl Follower {
     }
 
     /// Whether the watch goes on.
-    async fn take(&self, item: Item) -> bool {
+    async fn take(&self, item: Item<GroupView>) -> bool {
         let now_ms = self.env.clock.monotonic_ms();
         match item {
             Item::Snapshot(view) | Item::Resync(Some(view)) => {
@@ -150,9 +150,7 @@ pub(crate) async fn current(
     match router.read(partition, Query::Group(group.clone()), false, deadline).await {
         Ok(read) => match read.answer {
             Answer::Group(view) => Ok(Some(*view)),
-            Answer::Groups(_) | Answer::Directory(_) => {
-                Err(Rejection::new(ErrorCode::Internal, "a question about a group was answered with something else"))
-            }
+            _ => Err(Rejection::new(ErrorCode::Internal, "a question about a group was answered with something else")),
         },
         Err(rejection) if rejection.code == ErrorCode::GroupUnknown => Ok(None),
         Err(rejection) => Err(rejection),

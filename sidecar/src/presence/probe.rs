@@ -104,7 +104,7 @@ impl Presences {
 
     async fn join_probed(&self, application: &Application) -> Option<Membership> {
         let partition_group = application.partition_group.as_ref().map(|name| name.as_str());
-        let partition = match self.0.router.locate(partition_group, &application.group) {
+        let partition = match self.0.router.locate(partition_group, &(&application.group).into()) {
             Ok(partition) => partition,
             Err(rejection) => {
                 tracing::debug!(group = %application.group, %rejection, "join for the probed application");

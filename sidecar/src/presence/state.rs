@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 
-use coterie_core::command::{Event, EventKind, GroupView};
+use coterie_core::command::{Event, EventKind, GroupEvent, GroupView};
 use coterie_core::{EventId, MemberId, Term};
 
 use crate::sessions::{SessionState, SessionStatus};
@@ -71,36 +71,37 @@ impl Folded {
 
     /// Takes in an event; says whether it was news.
     pub fn event(&mut self, event: &Event, now_ms: u64) -> bool {
+        let EventKind::Group(kind) = &event.kind else { return false };
         if event.id <= self.at {
             return false;
         }
         self.at = event.id;
-        match &event.kind {
-            EventKind::Joined(member) => {
+        match kind {
+            GroupEvent::Joined(member) => {
                 self.members.insert(member.id);
             }
-            EventKind::Left { member, reason: _ } => {
+            GroupEvent::Left { member, reason: _ } => {
                 self.members.remove(member);
                 if self.leader == Some(*member) {
                     self.vacate();
                 }
             }
-            EventKind::Term(term) => {
+            GroupEvent::Term(term) => {
                 self.term = *term;
                 self.vacate();
             }
-            EventKind::Elected { term, leader } => {
+            GroupEvent::Elected { term, leader } => {
                 self.term = *term;
                 self.leader = Some(*leader);
                 self.elected_at = event.id;
                 self.release_until_ms = None;
             }
-            EventKind::Vacated { term: _, leader: _ } => self.vacate(),
-            EventKind::Releasing { term: _, leader: _, timeout_ms, reason: _ } => {
+            GroupEvent::Vacated { term: _, leader: _ } => self.vacate(),
+            GroupEvent::Releasing { term: _, leader: _, timeout_ms, reason: _ } => {
                 self.release_until_ms = Some(now_ms.saturating_add(*timeout_ms));
             }
-            EventKind::Updated(_) | EventKind::Config { config: _, config_revision: _ } => {}
-            EventKind::Deleted => self.missing(),
+            GroupEvent::Updated(_) | GroupEvent::Config { config: _, config_revision: _ } => {}
+            GroupEvent::Deleted => self.missing(),
         }
         true
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use coterie_core::command::{Event, EventKind, GroupConfig, GroupView, LeaveReason, MemberView, Presence};
-use coterie_core::{ErrorCode, EventId, MemberId, Rejection, RequestId, Revision, SessionId, Term};
+use coterie_core::command::{Event, EventKind, GroupConfig, GroupEvent, GroupView, LeaveReason, MemberView, Presence};
+use coterie_core::{ErrorCode, EventId, GroupName, MemberId, Rejection, RequestId, Revision, SessionId, Term};
 
 use super::held::is_unvouched;
 use super::join::{bind, has_left, orphans, told};
@@ -49,8 +49,8 @@ fn led_by_own() -> Folded {
     Folded::of(&view(5, Some(OWN), &[OWN]), 0)
 }
 
-fn event(at: EventId, kind: EventKind) -> Event {
-    Event { id: at, group: "g".into(), kind }
+fn event(at: EventId, kind: GroupEvent) -> Event {
+    Event { id: at, of: (&GroupName::from("g")).into(), kind: EventKind::Group(kind) }
 }
 
 fn live_until(valid_until_ms: u64) -> SessionStatus {
@@ -95,7 +95,7 @@ fn d20_nothing_is_vouched_for_beyond_a_lease() {
 #[test]
 fn d16_nothing_is_vouched_for_beyond_a_release_timeout() {
     let mut folded = led_by_own();
-    let asked = EventKind::Releasing { term: Term(1), leader: OWN, timeout_ms: 30, reason: "drain".to_owned() };
+    let asked = GroupEvent::Releasing { term: Term(1), leader: OWN, timeout_ms: 30, reason: "drain".to_owned() };
     folded.event(&event(id(6, 0), asked), 10);
     let state = decide(OWN, &folded, live_until(100), &Control::default(), 20);
     assert!(state.leads && state.releasing);
@@ -108,10 +108,10 @@ fn d16_what_was_released_is_not_vouched_for_but_the_next_term_is() {
     let mut folded = led_by_own();
     let control = Control { released: Some(Term(1)), ..Control::default() };
     assert_eq!(leads(&folded, live_until(100), &control, 1), None);
-    folded.event(&event(id(6, 0), EventKind::Vacated { term: Term(1), leader: OWN }), 1);
-    folded.event(&event(id(6, 1), EventKind::Term(Term(2))), 1);
+    folded.event(&event(id(6, 0), GroupEvent::Vacated { term: Term(1), leader: OWN }), 1);
+    folded.event(&event(id(6, 1), GroupEvent::Term(Term(2))), 1);
     assert_eq!(leads(&folded, live_until(100), &control, 1), None);
-    folded.event(&event(id(6, 2), EventKind::Elected { term: Term(2), leader: OWN }), 1);
+    folded.event(&event(id(6, 2), GroupEvent::Elected { term: Term(2), leader: OWN }), 1);
     assert_eq!(leads(&folded, live_until(100), &control, 1), Some(100));
 }
 
@@ -120,7 +120,7 @@ fn d16_a_draining_sidecar_does_not_vouch_for_a_later_term() {
     let mut folded = led_by_own();
     let control = Control { last_term: Some(Term(1)), ..Control::default() };
     assert_eq!(leads(&folded, live_until(100), &control, 1), Some(100));
-    folded.event(&event(id(6, 0), EventKind::Elected { term: Term(2), leader: OWN }), 1);
+    folded.event(&event(id(6, 0), GroupEvent::Elected { term: Term(2), leader: OWN }), 1);
     assert_eq!(leads(&folded, live_until(100), &control, 1), None);
 }
 
@@ -148,7 +148,7 @@ fn d20_a_place_need_not_be_kept_for_one_that_released_or_was_not_told_or_leads_n
 fn s33_older_events_and_views_change_nothing() {
     let mut folded = Folded::of(&view(9, Some(OTHER), &[OWN, OTHER]), 0);
     let before = folded.clone();
-    assert!(!folded.event(&event(id(8, 0), EventKind::Elected { term: Term(1), leader: OWN }), 0));
+    assert!(!folded.event(&event(id(8, 0), GroupEvent::Elected { term: Term(1), leader: OWN }), 0));
     assert!(!folded.view(&view(7, Some(OWN), &[OWN]), 0));
     assert!(!folded.view(&view(9, Some(OTHER), &[OWN, OTHER]), 0));
     assert_eq!(folded, before);
@@ -176,7 +176,7 @@ fn a_view_does_not_restart_the_time_of_a_release() {
 fn s11_a_member_that_left_is_gone_and_leads_no_more() {
     let mut folded = led_by_own();
     assert!(!folded.is_gone(OWN));
-    folded.event(&event(id(6, 0), EventKind::Left { member: OWN, reason: LeaveReason::SessionExpired }), 0);
+    folded.event(&event(id(6, 0), GroupEvent::Left { member: OWN, reason: LeaveReason::SessionExpired }), 0);
     assert!(folded.is_gone(OWN));
     assert_eq!(folded.leader, None);
 }
@@ -190,7 +190,7 @@ fn a_member_that_the_watch_has_not_reached_yet_is_not_gone() {
 #[test]
 fn a_deleted_group_has_no_member_and_no_leader() {
     let mut folded = led_by_own();
-    folded.event(&event(id(6, 0), EventKind::Deleted), 0);
+    folded.event(&event(id(6, 0), GroupEvent::Deleted), 0);
     assert!(!folded.exists && folded.is_gone(OWN));
     assert_eq!(leads(&folded, live_until(100), &Control::default(), 1), None);
 }

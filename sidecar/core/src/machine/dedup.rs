@@ -205,7 +205,8 @@ fn without_members(outcome: &Outcome) -> Outcome {
             Ok(Reply::Joined(Box::new((*id, kept))))
         }
         Ok(Reply::Group(view)) => Ok(Reply::Group(Box::new(bare(view)))),
-        Ok(Reply::Done | Reply::Session(_) | Reply::PartitionGroup(_)) | Err(_) => outcome.clone(),
+        Ok(Reply::Done | Reply::Session(_) | Reply::PartitionGroup(_) | Reply::Written { .. } | Reply::Placed(_))
+        | Err(_) => outcome.clone(),
     }
 }
 

@@ -13,7 +13,7 @@
 use super::PendingRelease;
 use super::Step;
 use super::group::Group;
-use crate::command::EventKind;
+use crate::command::GroupEvent;
 use crate::ids::{MemberId, Term};
 
 impl Group {
@@ -28,15 +28,15 @@ impl Group {
         assert!(term > self.term, "terms rise");
         self.term = term;
         self.leader = Some(leader);
-        step.emit(self, EventKind::Term(term));
-        step.emit(self, EventKind::Elected { term, leader });
+        step.emit_group(self, GroupEvent::Term(term));
+        step.emit_group(self, GroupEvent::Elected { term, leader });
     }
 
     /// The leader, whoever it is, leads no more. Its term stays the present one until the next election.
     pub(super) fn vacate(&mut self, step: &mut Step) {
         self.releasing = None;
         if let Some(leader) = self.leader.take() {
-            step.emit(self, EventKind::Vacated { term: self.term, leader });
+            step.emit_group(self, GroupEvent::Vacated { term: self.term, leader });
         }
     }
 
@@ -49,7 +49,7 @@ impl Group {
         // The time-out that the leader is told is the one that counts, also if the configuration changes meanwhile.
         let timeout_ms = self.config.release_timeout_ms;
         self.releasing = Some(timeout_ms);
-        step.emit(self, EventKind::Releasing { term: self.term, leader, timeout_ms, reason: reason.to_owned() });
+        step.emit_group(self, GroupEvent::Releasing { term: self.term, leader, timeout_ms, reason: reason.to_owned() });
     }
 
     /// The leader of `term` has stopped: it goes to the end of the queue and the next leads. No effect in another term.

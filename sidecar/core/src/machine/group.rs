@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::sessions::Thing;
 use super::{Machine, Step, validate};
 use crate::code::{ErrorCode, Rejection};
-use crate::command::{EventKind, GroupConfig, GroupOp, GroupView, LeaveReason, MemberView, Outcome, Presence, Reply};
+use crate::command::{GroupConfig, GroupEvent, GroupOp, GroupView, LeaveReason, MemberView, Outcome, Presence, Reply};
 use crate::ids::{EventId, GroupName, MemberId, Revision, SessionId, Term};
 use crate::limits::GROUPS_MAX;
 
@@ -75,7 +76,7 @@ impl Group {
     pub(super) fn remove(&mut self, step: &mut Step, leaving: &BTreeSet<MemberId>, reason: LeaveReason) {
         for member in leaving {
             if self.members.remove(member).is_some() {
-                step.emit(self, EventKind::Left { member: *member, reason });
+                step.emit_group(self, GroupEvent::Left { member: *member, reason });
             }
         }
         if self.leader.is_some_and(|leader| !self.members.contains_key(&leader)) {
@@ -136,7 +137,7 @@ impl Group {
         }
         self.config = config;
         self.config_revision = step.revision;
-        step.emit(self, EventKind::Config { config, config_revision: step.revision });
+        step.emit_group(self, GroupEvent::Config { config, config_revision: step.revision });
         Ok(())
     }
 
@@ -152,7 +153,7 @@ impl Group {
         let member = self.member(id)?;
         member.view.metadata.clone_from(metadata);
         let view = member.view.clone();
-        step.emit(self, EventKind::Updated(view));
+        step.emit_group(self, GroupEvent::Updated(view));
         Ok(())
     }
 }
@@ -167,7 +168,7 @@ struct Joining<'a> {
 
 impl Machine {
     pub(super) fn change_group(&mut self, step: &mut Step, name: &GroupName, op: &GroupOp) -> Outcome {
-        self.check_groups_live_here()?;
+        self.check_primitives_live_here()?;
         validate::name("group", name.as_str())?;
         match op {
             GroupOp::Create { config } => self.create_group(step, name, *config),
@@ -230,11 +231,11 @@ impl Machine {
         let mut group = self.groups.remove(name).ok_or_else(|| unknown(name))?;
         let members = std::mem::take(&mut group.members);
         for (id, member) in members {
-            self.sessions.drop_held(member.view.session, name, id);
-            step.emit(&mut group, EventKind::Left { member: id, reason: LeaveReason::GroupDeleted });
+            self.sessions.drop_held(member.view.session, Thing::Member(name.clone(), id));
+            step.emit_group(&mut group, GroupEvent::Left { member: id, reason: LeaveReason::GroupDeleted });
         }
         group.vacate(step);
-        step.emit(&mut group, EventKind::Deleted);
+        step.emit_group(&mut group, GroupEvent::Deleted);
         // A group made again under any name starts above this, so the name's terms are never used again (D4).
         self.term_floor = self.term_floor.max(group.term);
         Ok(Reply::Done)
@@ -262,8 +263,8 @@ impl Machine {
             joined_ms: step.now_ms,
         };
         group.members.insert(id, Member { view: view.clone(), candidate_since: step.revision });
-        self.sessions.hold(joining.session, name, id);
-        step.emit(group, EventKind::Joined(view));
+        self.sessions.hold(joining.session, Thing::Member(name.clone(), id));
+        step.emit_group(group, GroupEvent::Joined(view));
         group.elect(step);
         Ok(Reply::Joined(Box::new((id, group.view(step.revision)))))
     }
@@ -272,7 +273,7 @@ impl Machine {
         let group = self.groups.get_mut(name).ok_or_else(|| unknown(name))?;
         let session = group.member(id)?.view.session;
         group.remove(step, &BTreeSet::from([id]), LeaveReason::Left);
-        self.sessions.drop_held(session, name, id);
+        self.sessions.drop_held(session, Thing::Member(name.clone(), id));
         Ok(Reply::Done)
     }
 

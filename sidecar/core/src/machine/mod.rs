@@ -10,12 +10,15 @@
 //!                         ├─► sessions ── a session ends ──┐
 //!                         ├─► group ◄──────────────────────┘ members of ended sessions leave
 //!                         │     └─► election ── terms, leaders, releases
+//!                         ├─► lock  ◄── places of ended sessions are given up
+//!                         ├─► map
 //!                         └─► directory   only in the management group
 //! ```
 //!
 //! | what | is | so that |
 //! |---|---|---|
 //! | session id, member id | the revision that made it | it is never used again, and order of ids is order of joining |
+//! | token of a lock | the generation and the revision that asked | it rises in the order of granting, and nothing is kept of a free lock |
 //! | term | the group's last + 1; the first starts above all of deleted groups and partitions | it only rises for the life of the name (D4) |
 //! | event id | revision and number within it | a watch can resume, and all see one order (S34) |
 //! | logical time | the largest stamp so far | a clock that steps back changes nothing |
@@ -33,10 +36,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{
-    Answer, Command, Envelope, Event, EventKind, GroupView, MemberRecord, Outcome, PartitionGroupRecord,
-    PrimitiveAddress, Query, Reply,
+    Answer, Command, Envelope, Event, EventKind, GroupEvent, GroupView, MemberRecord, Outcome, PartitionGroupRecord,
+    Placed, PrimitiveAddress, Query, Reply, View,
 };
-use crate::ids::{EventId, GroupName, MemberName, PartitionGroupName, Revision, SessionId, Term};
+use crate::ids::{
+    EventId, GroupName, LockName, MapName, MemberName, PartitionGroupName, Primitive, PrimitiveKind, Revision,
+    SessionId, Term,
+};
 
 mod sessions;
 
@@ -45,6 +51,10 @@ mod dedup;
 mod group;
 
 mod election;
+
+pub mod lock;
+
+mod map;
 
 mod directory;
 
@@ -57,6 +67,8 @@ mod tests;
 
 use dedup::{Dedup, Verdict};
 use group::Group;
+use lock::Lock;
+use map::Maps;
 use sessions::Sessions;
 
 /// The newest version of the machine's behaviour that this program knows.
@@ -132,6 +144,8 @@ pub struct Machine {
     now_ms: u64,
     sessions: Sessions,
     groups: BTreeMap<GroupName, Group>,
+    maps: Maps,
+    locks: BTreeMap<LockName, Lock>,
     /// At least the last term of every group that was deleted, and of every partition that had this one's name before.
     term_floor: Term,
     dedup: Dedup,
@@ -147,11 +161,17 @@ struct Step {
 }
 
 impl Step {
+    /// Announces a change; gives its place in the order.
+    fn emit(&mut self, of: Primitive, kind: EventKind) -> EventId {
+        let ordinal = u32::try_from(self.events.len()).expect("what hangs on a session is far less than 2^32");
+        let id = EventId { revision: self.revision, ordinal };
+        self.events.push(Event { id, of, kind });
+        id
+    }
+
     /// Announces a change of `group`.
-    fn emit(&mut self, group: &mut Group, kind: EventKind) {
-        let ordinal = u32::try_from(self.events.len()).expect("members of a group are far fewer than 2^32");
-        group.last_event = EventId { revision: self.revision, ordinal };
-        self.events.push(Event { id: group.last_event, group: group.name.clone(), kind });
+    fn emit_group(&mut self, group: &mut Group, event: GroupEvent) {
+        group.last_event = self.emit((&group.name).into(), EventKind::Group(event));
     }
 }
 
@@ -167,7 +187,7 @@ impl Machine {
     }
 
     /// The state of the management group's partition that has no entry yet. It takes sessions and directory commands;
-    /// commands of groups are refused.
+    /// commands of primitives are refused.
     pub fn management() -> Self {
         Self::empty(Role::Management, Term(0))
     }
@@ -179,6 +199,8 @@ impl Machine {
             now_ms: 0,
             sessions: Sessions::default(),
             groups: BTreeMap::new(),
+            maps: Maps::default(),
+            locks: BTreeMap::new(),
             term_floor,
             dedup: Dedup::default(),
             directory: Directory::default(),
@@ -189,8 +211,8 @@ impl Machine {
     /// stamps.
     ///
     /// A request that was applied before gives its outcome again, without events. Where that outcome holds a view of
-    /// the group, the view is of now (see [`GroupView::revision`]): what was done is never done again, what is shown is
-    /// fresh.
+    /// the group, the view is of now (see [`GroupView::revision`]), and so is what became of a place in a lock's queue:
+    /// what was done is never done again, what is shown is fresh.
     ///
     /// # Panics
     /// If `revision` is not above that of the entry before: an entry that is applied twice would make replicas differ.
@@ -224,29 +246,60 @@ impl Machine {
             Command::ExpireSessions(sessions) => self.expire_sessions(step, sessions),
             Command::Group { name, op } => self.change_group(step, name, op),
             Command::Directory(op) => self.change_directory(step, op),
+            Command::Map { name, op } => self.change_map(step, name, op),
+            Command::Lock { name, op } => self.change_lock(step, name, op),
         }
     }
 
     /// Answers a query from what is applied.
     ///
     /// # Errors
-    /// `group_unknown`; `invalid_argument` for the directory outside the management group, and for groups in it.
+    /// `group_unknown`; `invalid_argument` for the directory outside the management group, for primitives in it, and for
+    /// fields that are wrong.
     pub fn query(&self, query: &Query) -> Result<Answer, Rejection> {
         match query {
+            Query::Directory => self.check_directory_lives_here()?,
+            Query::Revision => {}
+            Query::Group(_) | Query::Groups | Query::Entry { .. } | Query::Entries { .. } | Query::Lock(_) => {
+                self.check_primitives_live_here()?;
+            }
+        }
+        match query {
             Query::Group(name) => {
-                self.check_groups_live_here()?;
                 validate::name("group", name.as_str())?;
                 let view = self.group(name).ok_or_else(|| group::unknown(name))?;
                 Ok(Answer::Group(Box::new(view)))
             }
-            Query::Groups => {
-                self.check_groups_live_here()?;
-                Ok(Answer::Groups(self.groups.values().map(|group| group.view(self.revision)).collect()))
+            Query::Groups => Ok(Answer::Groups(self.groups.values().map(|group| group.view(self.revision)).collect())),
+            Query::Directory => Ok(Answer::Directory(Box::new(self.directory.clone()))),
+            Query::Entry { map, key } => Ok(Answer::Entry(self.maps.entry(map, key))),
+            Query::Entries { map, prefix, after, limit } => {
+                validate::page(*limit)?;
+                Ok(Answer::Entries(self.maps.page(map, prefix, after, *limit)))
             }
-            Query::Directory => {
-                self.check_directory_lives_here()?;
-                Ok(Answer::Directory(Box::new(self.directory.clone())))
-            }
+            Query::Lock(name) => Ok(Answer::Lock(Box::new(self.lock_view(name)))),
+            Query::Revision => Ok(Answer::Revision),
+        }
+    }
+
+    /// A primitive as it is now. `None` for a group that there is not; maps without entries and locks that are free are
+    /// always there.
+    pub fn view(&self, of: &Primitive) -> Option<View> {
+        let name = &*of.name;
+        match of.kind {
+            PrimitiveKind::Group => self.group(&name.into()).map(View::Group),
+            PrimitiveKind::Map => Some(View::Map(self.maps.view(&name.into(), self.revision))),
+            PrimitiveKind::Lock => Some(View::Lock(self.lock_view(&name.into()))),
+        }
+    }
+
+    /// The last event of a primitive. `None` if that is not known.
+    pub fn last_event(&self, of: &Primitive) -> Option<EventId> {
+        let name = &*of.name;
+        match of.kind {
+            PrimitiveKind::Group => self.groups.get(&GroupName::from(name)).map(|group| group.last_event),
+            PrimitiveKind::Map => self.maps.last_event(&MapName::from(name)),
+            PrimitiveKind::Lock => None,
         }
     }
 
@@ -290,12 +343,12 @@ impl Machine {
         self.now_ms
     }
 
-    fn check_groups_live_here(&self) -> Result<(), Rejection> {
+    fn check_primitives_live_here(&self) -> Result<(), Rejection> {
         match self.role {
             Role::Primitives => Ok(()),
             Role::Management => Err(Rejection::new(
                 ErrorCode::InvalidArgument,
-                "partition_group: the name `system` is reserved: the management group holds no groups; name another \
+                "partition_group: the name `system` is reserved: the management group holds no primitives; name another \
                  partition group",
             )),
         }
@@ -311,7 +364,7 @@ impl Machine {
         }
     }
 
-    /// The outcome of a request that was applied before, with a view of the group as it is now.
+    /// The outcome of a request that was applied before, with what it shows as it is now.
     fn refresh(&self, outcome: Outcome) -> Outcome {
         match outcome {
             Ok(Reply::Joined(joined)) => {
@@ -325,7 +378,11 @@ impl Machine {
                 let now = self.group(&as_of_then.name);
                 Ok(Reply::Group(now.map_or(as_of_then, Box::new)))
             }
-            Ok(Reply::Done | Reply::Session(_) | Reply::PartitionGroup(_)) | Err(_) => outcome,
+            Ok(Reply::Placed(as_of_then)) => {
+                let standing = self.standing(&as_of_then.lock, as_of_then.token);
+                Ok(Reply::Placed(Placed { standing, ..as_of_then }))
+            }
+            Ok(Reply::Done | Reply::Session(_) | Reply::PartitionGroup(_) | Reply::Written { .. }) | Err(_) => outcome,
         }
     }
 }

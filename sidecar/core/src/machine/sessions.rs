@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Machine, SessionView, Step, validate};
 use crate::code::{ErrorCode, Rejection};
-use crate::command::{LeaveReason, Outcome, Reply};
-use crate::ids::{GroupName, MemberId, MemberName, SessionId};
+use crate::command::{LeaveReason, LockLeaveReason, Outcome, Reply};
+use crate::ids::{GroupName, LockName, MemberId, MemberName, SessionId, Token};
 use crate::limits::SESSIONS_MAX;
 
 /// A live session.
@@ -19,18 +19,27 @@ pub(super) struct Session {
     ttl_ms: u64,
 }
 
+/// What hangs on a session.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Thing {
+    /// A member of a group.
+    Member(GroupName, MemberId),
+    /// A place in a lock's queue.
+    Place(LockName, Token),
+}
+
 /// All live sessions, with two indexes that a snapshot leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sessions {
     live: BTreeMap<SessionId, Session>,
     /// A member has at most one session.
     by_member: BTreeMap<MemberName, SessionId>,
-    /// Which members of which groups hang on a session.
-    held: BTreeSet<(SessionId, GroupName, MemberId)>,
+    /// What hangs on which session.
+    held: BTreeSet<(SessionId, Thing)>,
 }
 
 impl Sessions {
-    /// From a snapshot; memberships are added with [`Sessions::hold`]. `None` if two sessions are of one member.
+    /// From a snapshot; what hangs on them is added with [`Sessions::hold`]. `None` if two sessions are of one member.
     pub(super) fn from_live(live: BTreeMap<SessionId, Session>) -> Option<Self> {
         let by_member: BTreeMap<_, _> = live.iter().map(|(id, session)| (session.member.clone(), *id)).collect();
         (by_member.len() == live.len()).then_some(Self { live, by_member, held: BTreeSet::new() })
@@ -65,15 +74,15 @@ impl Sessions {
         })
     }
 
-    /// A member of a group hangs on this session from now on.
-    pub(super) fn hold(&mut self, id: SessionId, group: &GroupName, member: MemberId) {
-        debug_assert!(self.live.contains_key(&id), "a membership hangs on a live session");
-        self.held.insert((id, group.clone(), member));
+    /// Something hangs on this session from now on.
+    pub(super) fn hold(&mut self, id: SessionId, thing: Thing) {
+        debug_assert!(self.live.contains_key(&id), "what is held hangs on a live session");
+        self.held.insert((id, thing));
     }
 
-    /// A member is gone from a group.
-    pub(super) fn drop_held(&mut self, id: SessionId, group: &GroupName, member: MemberId) {
-        self.held.remove(&(id, group.clone(), member));
+    /// Something hangs on this session no more.
+    pub(super) fn drop_held(&mut self, id: SessionId, thing: Thing) {
+        self.held.remove(&(id, thing));
     }
 
     fn insert(&mut self, id: SessionId, session: Session) {
@@ -82,15 +91,15 @@ impl Sessions {
     }
 
     /// Removes a session; gives what hung on it.
-    fn remove(&mut self, id: SessionId) -> Vec<(GroupName, MemberId)> {
+    fn remove(&mut self, id: SessionId) -> Vec<Thing> {
         let Some(session) = self.live.remove(&id) else { return Vec::new() };
         self.by_member.remove(&session.member);
-        let first = (id, GroupName::default(), MemberId(0));
-        let held: Vec<_> = self.held.range(first..).take_while(|(of, _, _)| *of == id).cloned().collect();
+        let first = (id, Thing::Member(GroupName::default(), MemberId(0)));
+        let held: Vec<_> = self.held.range(first..).take_while(|(of, _)| *of == id).cloned().collect();
         for key in &held {
             self.held.remove(key);
         }
-        held.into_iter().map(|(_, group, member)| (group, member)).collect()
+        held.into_iter().map(|(_, thing)| thing).collect()
     }
 }
 
@@ -134,15 +143,29 @@ impl Machine {
         Ok(Reply::Done)
     }
 
-    /// Ends sessions, and the memberships on them: first all that hang on any of them, then one election per group.
+    /// Ends sessions, and what hangs on them: first all memberships, then one election per group; all places of a lock,
+    /// then it is granted.
     fn end_sessions(&mut self, step: &mut Step, sessions: impl IntoIterator<Item = SessionId>, reason: LeaveReason) {
-        let mut leaving: BTreeMap<GroupName, BTreeSet<MemberId>> = BTreeMap::new();
-        for (group, member) in sessions.into_iter().flat_map(|id| self.sessions.remove(id)) {
-            leaving.entry(group).or_default().insert(member);
+        let mut members: BTreeMap<GroupName, BTreeSet<MemberId>> = BTreeMap::new();
+        let mut places: BTreeMap<LockName, BTreeSet<Token>> = BTreeMap::new();
+        for thing in sessions.into_iter().flat_map(|id| self.sessions.remove(id)) {
+            match thing {
+                Thing::Member(group, member) => members.entry(group).or_default().insert(member),
+                Thing::Place(lock, token) => places.entry(lock).or_default().insert(token),
+            };
         }
-        for (name, members) in leaving {
+        for (name, members) in members {
             let group = self.groups.get_mut(&name).expect("memberships are of groups that exist");
             group.remove(step, &members, reason);
+        }
+        let reason = match reason {
+            LeaveReason::SessionExpired => LockLeaveReason::SessionExpired,
+            LeaveReason::SessionClosed | LeaveReason::Left | LeaveReason::GroupDeleted => {
+                LockLeaveReason::SessionClosed
+            }
+        };
+        for (name, tokens) in places {
+            self.leave_queue(step, &name, &tokens, reason);
         }
     }
 }

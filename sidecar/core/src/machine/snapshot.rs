@@ -1,7 +1,8 @@
 //! The machine as bytes, and back.
 //!
 //! Replicas at the same revision give the same bytes: everything is in the order of `BTreeMap`s, and what can be
-//! derived (indexes) is left out and made again. The first byte is the version of this form.
+//! derived (indexes) is left out and made again. The first byte is the version of this form: version 1 ends before maps
+//! and locks, and is read as one that has none.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,13 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use super::dedup::{Client, Dedup};
 use super::group::Group;
-use super::sessions::{Session, Sessions};
+use super::lock::{self, Lock};
+use super::map::{Map, Maps};
+use super::sessions::{Session, Sessions, Thing};
 use super::{Directory, Machine, Role};
 use crate::command::Error;
-use crate::ids::{GroupName, Revision, SessionId, Term};
+use crate::ids::{GroupName, LockName, MapName, Revision, SessionId, Term};
 
 /// The version of this form that this program writes.
-const SNAPSHOT_VERSION: u8 = 1;
+const SNAPSHOT_VERSION: u8 = 2;
+
+/// The oldest version that this program reads.
+const SNAPSHOT_VERSION_MIN: u8 = 1;
 
 const WHAT: &str = "machine snapshot";
 
@@ -34,10 +40,17 @@ struct Image<'a> {
     directory: Cow<'a, Directory>,
 }
 
+/// What is written after it since version 2.
+#[derive(Default, Serialize, Deserialize)]
+struct Rest<'a> {
+    maps: Cow<'a, BTreeMap<MapName, Map>>,
+    locks: Cow<'a, BTreeMap<LockName, Lock>>,
+}
+
 impl Machine {
     /// The whole state as bytes, the same on every replica at the same revision.
     pub fn snapshot(&self) -> Vec<u8> {
-        let Self { role, revision, now_ms, sessions, groups, term_floor, dedup, directory } = self;
+        let Self { role, revision, now_ms, sessions, groups, maps, locks, term_floor, dedup, directory } = self;
         let image = Image {
             role: *role,
             revision: *revision,
@@ -49,7 +62,8 @@ impl Machine {
             clients: Cow::Borrowed(dedup.clients()),
             directory: Cow::Borrowed(directory),
         };
-        postcard::to_extend(&image, vec![SNAPSHOT_VERSION]).expect("the state has no unencodable parts")
+        let rest = Rest { maps: Cow::Borrowed(maps.named()), locks: Cow::Borrowed(locks) };
+        postcard::to_extend(&(image, rest), vec![SNAPSHOT_VERSION]).expect("the state has no unencodable parts")
     }
 
     /// The state that [`Machine::snapshot`] gave.
@@ -58,18 +72,23 @@ impl Machine {
     /// `Empty` and `Version` as they say; `Decode` if the bytes are not a whole snapshot, or one that contradicts itself.
     pub fn restore(bytes: &[u8]) -> Result<Self, Error> {
         let (version, rest) = bytes.split_first().ok_or(Error::Empty { what: WHAT })?;
-        if *version != SNAPSHOT_VERSION {
+        if !(SNAPSHOT_VERSION_MIN..=SNAPSHOT_VERSION).contains(version) {
             return Err(Error::Version { what: WHAT, version: *version, known: SNAPSHOT_VERSION });
         }
-        let (image, rest) =
-            postcard::take_from_bytes::<Image<'_>>(rest).map_err(|source| Error::Decode { what: WHAT, source })?;
-        let machine = if rest.is_empty() { from_image(image) } else { None };
+        let decode = |source| Error::Decode { what: WHAT, source };
+        let (image, mut left) = postcard::take_from_bytes::<Image<'_>>(rest).map_err(decode)?;
+        let mut rest = Rest::default();
+        if *version > 1 {
+            (rest, left) = postcard::take_from_bytes(left).map_err(decode)?;
+        }
+        let machine = if left.is_empty() { from_image(image, rest) } else { None };
         machine.ok_or(Error::Decode { what: WHAT, source: postcard::Error::DeserializeBadEncoding })
     }
 }
 
-/// Makes the indexes again. `None` if a membership hangs on no session, or a leader is no member.
-fn from_image(image: Image<'_>) -> Option<Machine> {
+/// Makes the indexes again. `None` if a membership or a place hangs on no session, a leader is no member, or a lock's
+/// places are not in the order of asking.
+fn from_image(image: Image<'_>, rest: Rest<'_>) -> Option<Machine> {
     let Image { role, revision, now_ms, term_floor, sessions, groups, horizon_ms, clients, directory } = image;
     let mut sessions = Sessions::from_live(sessions.into_owned())?;
     for (name, group) in groups.iter() {
@@ -78,7 +97,17 @@ fn from_image(image: Image<'_>) -> Option<Machine> {
         }
         for (id, member) in &group.members {
             sessions.get(member.view.session).ok()?;
-            sessions.hold(member.view.session, name, *id);
+            sessions.hold(member.view.session, Thing::Member(name.clone(), *id));
+        }
+    }
+    let Rest { maps, locks } = rest;
+    if !lock::in_order(&locks) {
+        return None;
+    }
+    for (name, lock) in locks.iter() {
+        for place in &lock.queue {
+            sessions.get(place.session).ok()?;
+            sessions.hold(place.session, Thing::Place(name.clone(), place.token));
         }
     }
     Some(Machine {
@@ -87,6 +116,8 @@ fn from_image(image: Image<'_>) -> Option<Machine> {
         now_ms,
         sessions,
         groups: groups.into_owned(),
+        maps: Maps::from_named(maps.into_owned()),
+        locks: locks.into_owned(),
         term_floor,
         dedup: Dedup::from_clients(horizon_ms, clients.into_owned()),
         directory: directory.into_owned(),

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::code::{ErrorCode, Rejection};
 use crate::command::GroupConfig;
 use crate::limits::{
-    GROUP_MEMBERS_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, RELEASE_TIMEOUT_MS_MAX, SESSION_TTL_MS_MAX,
-    SESSION_TTL_MS_MIN,
+    GROUP_MEMBERS_MAX, KEY_BYTES_MAX, METADATA_BYTES_MAX, NAME_BYTES_MAX, PAGE_ENTRIES_MAX, RELEASE_TIMEOUT_MS_MAX,
+    SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN, VALUE_BYTES_MAX,
 };
 
 /// `invalid_argument` about one field.
@@ -74,6 +74,55 @@ pub fn metadata(metadata: &BTreeMap<String, String>) -> Result<(), Rejection> {
         ErrorCode::TooLarge,
         format!("metadata: has {bytes} bytes; keep keys and values together within {METADATA_BYTES_MAX} bytes"),
     ))
+}
+
+/// A key of a map: 1 to [`KEY_BYTES_MAX`] bytes, no control character.
+///
+/// # Errors
+/// `invalid_argument`, naming `field`.
+pub fn key(field: &str, text: &str) -> Result<(), Rejection> {
+    if text.is_empty() {
+        return Err(invalid(field, format_args!("is empty; give a key of 1 to {KEY_BYTES_MAX} bytes")));
+    }
+    prefix(field, text)
+}
+
+/// The beginning of keys of a map, or a key to go on after: up to [`KEY_BYTES_MAX`] bytes, no control character.
+///
+/// # Errors
+/// `invalid_argument`, naming `field`.
+pub fn prefix(field: &str, text: &str) -> Result<(), Rejection> {
+    if text.len() > KEY_BYTES_MAX {
+        let bytes = text.len();
+        return Err(invalid(field, format_args!("has {bytes} bytes; shorten it to {KEY_BYTES_MAX} or fewer")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(invalid(field, "contains a control character; remove it"));
+    }
+    Ok(())
+}
+
+/// A value of a map: up to [`VALUE_BYTES_MAX`] bytes.
+///
+/// # Errors
+/// `too_large`, naming `value`.
+pub fn value(bytes: usize) -> Result<(), Rejection> {
+    if bytes <= VALUE_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("value: has {bytes} bytes; keep it within {VALUE_BYTES_MAX} bytes");
+    Err(Rejection::new(ErrorCode::TooLarge, message))
+}
+
+/// How many entries a page may have: 1 to [`PAGE_ENTRIES_MAX`].
+///
+/// # Errors
+/// `invalid_argument`, naming `limit`.
+pub fn page(limit: u32) -> Result<(), Rejection> {
+    if (1..=PAGE_ENTRIES_MAX).contains(&limit) {
+        return Ok(());
+    }
+    Err(invalid("limit", format_args!("is {limit}; choose 1 to {PAGE_ENTRIES_MAX}")))
 }
 
 /// A group's configuration (S20).

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_core::machine::Machine;
-use coterie_core::{EventId, GroupName, MemberName, NodeId, PartitionId, Revision};
+use coterie_core::{EventId, MemberName, NodeId, PartitionId, Primitive, Revision};
 use coterie_env::Env;
 use coterie_store::log::Log;
 use coterie_store::snapshots::Snapshots;
@@ -178,10 +178,10 @@ impl Partition {
         f(&self.inner.replica.state().machine)
     }
 
-    /// Watches a group from after an event, or from now on. The first item says where it starts: see
+    /// Watches a primitive from after an event, or from now on. The first item says where it starts: see
     /// [`crate::WatchItem`]. An event to resume after that this replica has not applied yet is waited for.
-    pub fn watch(&self, group: &GroupName, after: Option<EventId>) -> Watcher {
-        Watcher::new(self.inner.replica.clone(), group, after)
+    pub fn watch(&self, of: &Primitive, after: Option<EventId>) -> Watcher {
+        Watcher::new(self.inner.replica.clone(), of, after)
     }
 
     /// The last applied revision, as it rises.

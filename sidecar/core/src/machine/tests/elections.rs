@@ -18,8 +18,8 @@ fn timed_out(term: u64) -> Command {
     op("g", GroupOp::ReleaseTimedOut(Term(term)))
 }
 
-fn elected(term: u64, leader: MemberId) -> [EventKind; 2] {
-    [EventKind::Term(Term(term)), EventKind::Elected { term: Term(term), leader }]
+fn elected(term: u64, leader: MemberId) -> [GroupEvent; 2] {
+    [GroupEvent::Term(Term(term)), GroupEvent::Elected { term: Term(term), leader }]
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn s21_s23_s31_the_first_member_leads_at_once_and_its_term_is_told_first() {
     let mut partition = Partition::new();
     let session = partition.session("pod-1");
     let events = partition.events(join("g", session));
-    let [EventKind::Joined(member), rest @ ..] = events.as_slice() else { panic!("{events:?}") };
+    let [GroupEvent::Joined(member), rest @ ..] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!(rest, elected(1, member.id));
 }
 
@@ -42,8 +42,8 @@ fn s25_leader_that_leaves_gives_the_next_joiner_a_higher_term() {
     let (mut partition, _, [first, second, _]) = three();
     let events = partition.events(leave("g", first));
     let gone = [
-        EventKind::Left { member: first, reason: LeaveReason::Left },
-        EventKind::Vacated { term: Term(1), leader: first },
+        GroupEvent::Left { member: first, reason: LeaveReason::Left },
+        GroupEvent::Vacated { term: Term(1), leader: first },
     ];
     assert_eq!(events, [&gone[..], &elected(2, second)].concat());
 }
@@ -82,7 +82,7 @@ fn d16_step_down_tells_the_leader_and_elects_nobody() {
     let (mut partition, _, [first, ..]) = three();
     let events = partition.events(step_down("g"));
     let reason = "requested".to_owned();
-    assert_eq!(events, [EventKind::Releasing { term: Term(1), leader: first, timeout_ms: 5_000, reason }]);
+    assert_eq!(events, [GroupEvent::Releasing { term: Term(1), leader: first, timeout_ms: 5_000, reason }]);
     assert!(partition.view("g").releasing);
     let pending = PendingRelease { group: "g".into(), term: Term(1), timeout_ms: 5_000 };
     assert_eq!(partition.machine.pending_releases(), [pending]);
@@ -100,7 +100,7 @@ fn d3_d16_release_elects_the_next_and_the_released_goes_to_the_end() {
     let (mut partition, _, [first, second, third]) = three();
     partition.ok(step_down("g"));
     let events = partition.events(release(1));
-    assert_eq!(events, [&[EventKind::Vacated { term: Term(1), leader: first }][..], &elected(2, second)].concat());
+    assert_eq!(events, [&[GroupEvent::Vacated { term: Term(1), leader: first }][..], &elected(2, second)].concat());
     assert_eq!(partition.machine.pending_releases(), []);
     assert_eq!(partition.view("g").members.len(), 3, "it stays a member");
     for (term, next) in [(2, third), (3, first)] {
@@ -116,7 +116,7 @@ fn d3_a_leader_alone_that_releases_is_elected_again_in_a_new_term() {
     let only = partition.join("g", session);
     partition.ok(step_down("g"));
     let events = partition.events(release(1));
-    assert_eq!(events, [&[EventKind::Vacated { term: Term(1), leader: only }][..], &elected(2, only)].concat());
+    assert_eq!(events, [&[GroupEvent::Vacated { term: Term(1), leader: only }][..], &elected(2, only)].concat());
     assert!(!partition.view("g").releasing);
 }
 

@@ -32,9 +32,9 @@ fn s5_s10_joining_and_leaving_are_announced_with_the_member() {
     let session = partition.session("pod-1");
     partition.join("workers", session);
     let events = partition.events(join("workers", session));
-    let [EventKind::Joined(member)] = events.as_slice() else { panic!("{events:?}") };
+    let [GroupEvent::Joined(member)] = events.as_slice() else { panic!("{events:?}") };
     let events = partition.events(leave("workers", member.id));
-    assert_eq!(events, [EventKind::Left { member: member.id, reason: LeaveReason::Left }]);
+    assert_eq!(events, [GroupEvent::Left { member: member.id, reason: LeaveReason::Left }]);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn s20_a_configuration_changes_at_its_revision_only() {
     assert_eq!(partition.refused(at(9)).code, ErrorCode::RevisionMismatch);
     let events = partition.events(at(1));
     let config_revision = Revision(partition.revision);
-    assert_eq!(events, [EventKind::Config { config, config_revision }]);
+    assert_eq!(events, [GroupEvent::Config { config, config_revision }]);
     assert_eq!(
         (partition.view("workers").config, partition.view("workers").config_revision),
         (config, config_revision)
@@ -161,7 +161,7 @@ fn metadata_is_replaced_and_announced() {
     let member = partition.join("workers", session);
     let new = metadata(&[("a", "b")]);
     let events = partition.events(op("workers", GroupOp::SetMetadata { member, metadata: new.clone(), if_term: None }));
-    let [EventKind::Updated(view)] = events.as_slice() else { panic!("{events:?}") };
+    let [GroupEvent::Updated(view)] = events.as_slice() else { panic!("{events:?}") };
     assert_eq!((view.id, &view.metadata), (member, &new));
     assert_eq!(partition.view("workers").members[0].metadata, new);
 }
@@ -186,9 +186,9 @@ fn deleting_a_group_makes_its_members_leave_and_ends_its_term() {
     let mut partition = Partition::new();
     let session = partition.session("pod-1");
     let (a, b) = (partition.join("workers", session), partition.join("workers", session));
-    let gone = |member| EventKind::Left { member, reason: LeaveReason::GroupDeleted };
+    let gone = |member| GroupEvent::Left { member, reason: LeaveReason::GroupDeleted };
     let events = partition.events(op("workers", GroupOp::Delete));
-    assert_eq!(events, [gone(a), gone(b), EventKind::Vacated { term: Term(1), leader: a }, EventKind::Deleted]);
+    assert_eq!(events, [gone(a), gone(b), GroupEvent::Vacated { term: Term(1), leader: a }, GroupEvent::Deleted]);
     assert_eq!(partition.machine.group(&"workers".into()), None);
     assert_eq!(partition.events(Command::CloseSession(session)), [], "nothing is left to leave");
 }

@@ -3,7 +3,10 @@
 use super::*;
 use crate::command::{MemberKind, PartitionRecord, Protocol};
 use crate::ids::NodeId;
-use crate::limits::{CLUSTER_MEMBERS_MAX, GROUPS_MAX, PRIMITIVES_MAX, SESSIONS_MAX};
+use crate::limits::{
+    CLUSTER_MEMBERS_MAX, ENTRIES_BYTES_MAX, GROUPS_MAX, LOCK_WAITERS_MAX, LOCKS_MAX, MAPS_MAX, PRIMITIVES_MAX,
+    SESSIONS_MAX, VALUE_BYTES_MAX,
+};
 
 /// Applies `commands`, all of which succeed; then `beyond` must be refused and `known` must still succeed.
 fn check(mut machine: Machine, commands: impl Iterator<Item = Command>, beyond: Command, known: Command) {
@@ -37,6 +40,32 @@ fn joining_makes_no_group_beyond_the_limit() {
 fn sessions_of_a_partition_are_bounded() {
     let session = |number: usize| open(&format!("pod-{number}"), 1);
     check(Machine::new(0), (0..SESSIONS_MAX).map(session), session(SESSIONS_MAX), open("pod-0", 2));
+}
+
+#[test]
+fn maps_of_a_partition_are_bounded() {
+    let write = |number: usize| put(&format!("map-{number}"), "k", "v");
+    check(Machine::new(0), (0..MAPS_MAX).map(write), write(MAPS_MAX), write(0));
+}
+
+#[test]
+fn bytes_of_a_partitions_maps_are_bounded() {
+    let value = bytes::Bytes::from(vec![0; VALUE_BYTES_MAX]);
+    let write = |number: usize| {
+        map("m", MapOp::Put { key: format!("{number:03}").into(), value: value.clone(), only: Condition::Always })
+    };
+    let most = ENTRIES_BYTES_MAX / (VALUE_BYTES_MAX + 3);
+    check(Machine::new(0), (0..most).map(write), write(most), write(0));
+}
+
+#[test]
+fn locks_that_are_held_and_those_who_wait_are_bounded() {
+    let first = || std::iter::once(open("pod-1", 1));
+    let ask = |number: usize| acquire(&format!("lock-{number}"), SessionId(1));
+    check(Machine::new(0), first().chain((0..LOCKS_MAX).map(ask)), ask(LOCKS_MAX), ask(0));
+    let wait = || acquire("l", SessionId(1));
+    let full = first().chain((0..=LOCK_WAITERS_MAX).map(|_| wait()));
+    check(Machine::new(0), full, wait(), acquire("another", SessionId(1)));
 }
 
 #[test]

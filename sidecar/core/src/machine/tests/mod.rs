@@ -1,13 +1,17 @@
 //! What the machine does, as sentences. Every entry that a test applies is also seen by a [`witness::Witness`], which
-//! knows only the events and checks what must hold whatever happens: S31, S32, S33, D3, D4.
+//! knows only the events and checks what must hold whatever happens: S31, S32, S33, D3, D4; a map is what its events say;
+//! a lock has one holder at a time, and its tokens rise.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::command::{DirectoryOp, GroupConfig, GroupOp, LeaveReason, Presence};
-use crate::ids::{MemberId, RequestId};
+use crate::command::{
+    Condition, DirectoryOp, GroupConfig, GroupOp, LeaveReason, LockEvent, LockLeaveReason, LockOp, LockView, MapEvent,
+    MapOp, Presence, Standing,
+};
+use crate::ids::{MemberId, RequestId, Token};
 use witness::Witness;
 
 mod dedup;
@@ -15,6 +19,8 @@ mod directory;
 mod elections;
 mod groups;
 mod limits;
+mod locks;
+mod maps;
 mod properties;
 mod sessions;
 mod snapshots;
@@ -64,10 +70,10 @@ impl Partition {
         applied.outcome.unwrap_err()
     }
 
-    fn events(&mut self, command: Command) -> Vec<EventKind> {
+    fn events(&mut self, command: Command) -> Vec<GroupEvent> {
         let applied = self.send(command);
         applied.outcome.unwrap();
-        applied.events.into_iter().map(|event| event.kind).collect()
+        applied.events.into_iter().map(|event| group_event(&event).clone()).collect()
     }
 
     fn session(&mut self, member: &str) -> SessionId {
@@ -122,6 +128,44 @@ fn configure(group: &str, config: GroupConfig) -> Command {
 
 fn directory(op: DirectoryOp) -> Command {
     Command::Directory(op)
+}
+
+fn group_event(event: &Event) -> &GroupEvent {
+    match &event.kind {
+        EventKind::Group(event) => event,
+        other => panic!("{other:?} is not of a group"),
+    }
+}
+
+fn map(name: &str, op: MapOp) -> Command {
+    Command::Map { name: name.into(), op }
+}
+
+fn put_if(name: &str, key: &str, value: &'static str, only: Condition) -> Command {
+    map(name, MapOp::Put { key: key.into(), value: value.into(), only })
+}
+
+fn put(name: &str, key: &str, value: &'static str) -> Command {
+    put_if(name, key, value, Condition::Always)
+}
+
+fn delete(name: &str, key: &str, only: Condition) -> Command {
+    map(name, MapOp::Delete { key: key.into(), only })
+}
+
+fn lock(name: &str, op: LockOp) -> Command {
+    Command::Lock { name: name.into(), op }
+}
+
+fn acquire(name: &str, session: SessionId) -> Command {
+    lock(name, LockOp::Acquire { session, wait: true })
+}
+
+fn placed(reply: &Reply) -> (Token, Standing) {
+    match reply {
+        Reply::Placed(placed) => (placed.token, placed.standing),
+        other => panic!("{other:?} is not a place"),
+    }
 }
 
 fn session_of(reply: &Reply) -> SessionId {

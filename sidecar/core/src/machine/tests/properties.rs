@@ -20,6 +20,11 @@ enum Op {
     StepDown(u8),
     Release { group: u8, back: u64 },
     TimedOut { group: u8, back: u64 },
+    Put { map: u8, key: u8, only: u8 },
+    Take { map: u8, key: u8, only: u8 },
+    Drop(u8),
+    Acquire { lock: u8, session: u8, wait: bool },
+    Unlock { lock: u8, place: u8 },
 }
 
 fn op_strategy() -> impl Strategy<Value = Op> {
@@ -37,6 +42,11 @@ fn op_strategy() -> impl Strategy<Value = Op> {
         3 => group().prop_map(Op::StepDown),
         3 => (group(), 0..3_u64).prop_map(|(group, back)| Op::Release { group, back }),
         2 => (group(), 0..2_u64).prop_map(|(group, back)| Op::TimedOut { group, back }),
+        5 => (group(), any::<u8>(), 0..4_u8).prop_map(|(map, key, only)| Op::Put { map, key, only }),
+        2 => (group(), any::<u8>(), 0..4_u8).prop_map(|(map, key, only)| Op::Take { map, key, only }),
+        1 => group().prop_map(Op::Drop),
+        6 => (group(), any::<u8>(), any::<bool>()).prop_map(|(lock, session, wait)| Op::Acquire { lock, session, wait }),
+        4 => (group(), any::<u8>()).prop_map(|(lock, place)| Op::Unlock { lock, place }),
     ]
 }
 
@@ -74,7 +84,25 @@ fn command(machine: &Machine, choice: &Op) -> Command {
         pick(&members, at).unwrap_or(MemberId(u64::from(at)))
     };
     let term = |group: u8, back: u64| Term(view(group).map_or(0, |view| view.term.0).saturating_sub(back));
+    let key = |key: u8| format!("key-{}", key % 8);
+    let only = |map: u8, at: u8, only: u8| match (only, machine.maps.entry(&MapName(group_name(map)), &key(at))) {
+        (0, _) => Condition::Absent,
+        (1, Some(entry)) => Condition::At(entry.revision),
+        (1 | 2, _) => Condition::At(Revision(u64::from(at))),
+        _ => Condition::Always,
+    };
     match choice {
+        Op::Put { map, key: at, only: how } => put_if(&group_name(*map), &key(*at), "value", only(*map, *at, *how)),
+        Op::Take { map, key: at, only: how } => delete(&group_name(*map), &key(*at), only(*map, *at, *how)),
+        Op::Drop(name) => map(&group_name(*name), MapOp::Drop),
+        Op::Acquire { lock: name, session: at, wait } => {
+            lock(&group_name(*name), LockOp::Acquire { session: session(*at), wait: *wait })
+        }
+        Op::Unlock { lock: name, place } => {
+            let places: Vec<_> = places(&machine.lock_view(&LockName(group_name(*name))));
+            let token = pick(&places, *place).unwrap_or(Token(u64::from(*place)));
+            lock(&group_name(*name), LockOp::Release(token))
+        }
         Op::Open { pod, incarnation } => open(&format!("pod-{pod}"), *incarnation),
         Op::Close(at) => Command::CloseSession(session(*at)),
         Op::Expire(at) => Command::ExpireSessions(at.iter().map(|at| session(*at)).collect()),
@@ -130,6 +158,15 @@ fn run(log: &[(u64, Envelope)], mut check: impl FnMut(&Machine, &Envelope, &Appl
     partition.machine
 }
 
+fn places(view: &LockView) -> Vec<Token> {
+    view.holder.iter().map(|holder| holder.token).chain(view.waiting.iter().map(|(token, _)| *token)).collect()
+}
+
+/// All that commands change, but for what is kept of requests.
+fn state(machine: &Machine) -> impl PartialEq + std::fmt::Debug + use<> {
+    (groups(machine), machine.maps.clone(), machine.locks.clone(), machine.sessions.clone())
+}
+
 fn groups(machine: &Machine) -> Vec<GroupView> {
     machine.groups.values().map(|group| group.view(Revision(0))).collect()
 }
@@ -138,16 +175,18 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn s22_s27_s31_s32_d3_hold_after_any_commands_and_members_have_sessions(entries in entries()) {
+    fn s22_s27_s31_s32_d3_hold_after_any_commands_and_what_is_held_has_a_session(entries in entries()) {
         run(&log(&entries), |before, _, applied, after| {
             let live: Vec<_> = after.sessions().iter().map(|session| session.id).collect();
             for view in groups(after) {
                 assert!(view.members.iter().all(|member| live.contains(&member.session)), "a member without a session");
             }
+            let places: Vec<_> = after.locks.values().flat_map(|lock| &lock.queue).collect();
+            assert!(places.iter().all(|place| live.contains(&place.session)), "a place without a session");
             assert!(after.sessions.live().keys().all(|id| id.0 <= after.revision.0));
+            assert_eq!(Maps::from_named(after.maps.named().clone()), after.maps, "what is counted is what there is");
             if applied.outcome.is_err() {
-                assert_eq!(groups(before), groups(after), "what is refused changes nothing");
-                assert_eq!(before.sessions, after.sessions);
+                assert_eq!(state(before), state(after), "what is refused changes nothing");
             }
         });
     }
@@ -161,6 +200,8 @@ proptest! {
             let answer = match &applied.outcome {
                 Ok(Reply::Joined(joined)) => Ok(Some(joined.0.0)),
                 Ok(Reply::Session(session)) => Ok(Some(session.0)),
+                Ok(Reply::Written { revision, previous: _ }) => Ok(Some(revision.0)),
+                Ok(Reply::Placed(placed)) => Ok(Some(placed.token.0)),
                 Ok(Reply::Done | Reply::Group(_) | Reply::PartitionGroup(_)) => Ok(None),
                 Err(rejection) => Err(rejection.code),
             };
@@ -170,8 +211,7 @@ proptest! {
                 }
                 return;
             };
-            assert_eq!(groups(before), groups(after), "a repetition changes nothing");
-            assert_eq!(before.sessions, after.sessions);
+            assert_eq!(state(before), state(after), "a repetition changes nothing");
             assert!(applied.events.is_empty());
             assert!(answer == *first || answer == Err(ErrorCode::Expired), "{answer:?} after {first:?}");
         });

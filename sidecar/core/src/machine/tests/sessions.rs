@@ -36,7 +36,7 @@ fn a_new_run_of_a_sidecar_ends_the_session_of_the_earlier_one() {
     let session = partition.session("pod-1");
     let member = partition.join("g", session);
     let events = partition.events(open("pod-1", 2));
-    assert_eq!(events[0], EventKind::Left { member, reason: LeaveReason::SessionClosed });
+    assert_eq!(events[0], GroupEvent::Left { member, reason: LeaveReason::SessionClosed });
     assert_eq!(partition.machine.sessions().len(), 1);
     assert_eq!(partition.refused(join("g", session)).code, ErrorCode::SessionUnknown);
 }
@@ -50,10 +50,10 @@ fn s8_s11_s12_members_of_an_expired_session_are_removed_and_announced() {
     assert_eq!(
         events,
         [
-            EventKind::Left { member: a, reason: LeaveReason::SessionExpired },
-            EventKind::Vacated { term: Term(1), leader: a },
-            EventKind::Term(Term(2)),
-            EventKind::Elected { term: Term(2), leader: b },
+            GroupEvent::Left { member: a, reason: LeaveReason::SessionExpired },
+            GroupEvent::Vacated { term: Term(1), leader: a },
+            GroupEvent::Term(Term(2)),
+            GroupEvent::Elected { term: Term(2), leader: b },
         ]
     );
 }
@@ -64,7 +64,7 @@ fn s22_nobody_whose_session_expires_in_the_same_entry_is_elected() {
     let sessions = ["pod-1", "pod-2", "pod-3"].map(|pod| partition.session(pod));
     let [a, b, c] = sessions.map(|session| partition.join("g", session));
     let events = partition.events(expire(&sessions[..2]));
-    let left = |member| EventKind::Left { member, reason: LeaveReason::SessionExpired };
+    let left = |member| GroupEvent::Left { member, reason: LeaveReason::SessionExpired };
     assert_eq!(events[..2], [left(a), left(b)]);
     assert_eq!(partition.leader("g"), (Term(2), Some(c)), "one election for both");
 }
@@ -77,7 +77,7 @@ fn a_session_that_ends_releases_its_members_in_every_group() {
         partition.join(group, session);
     }
     let applied = partition.send(Command::CloseSession(session));
-    let groups: Vec<_> = applied.events.iter().map(|event| event.group.as_str()).collect();
+    let groups: Vec<_> = applied.events.iter().map(|event| &*event.of.name).collect();
     assert_eq!(groups, ["a", "a", "b", "b", "c", "c"]);
     assert_eq!(partition.machine.sessions(), []);
 }

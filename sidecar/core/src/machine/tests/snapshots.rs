@@ -14,6 +14,10 @@ fn busy() -> Partition {
     partition.ok(step_down("g"));
     partition.join("h", sessions[0]);
     partition.ok(op("h", GroupOp::Delete));
+    partition.ok(put("m", "k", "v"));
+    for session in sessions {
+        partition.ok(acquire("l", session));
+    }
     partition
 }
 
@@ -51,10 +55,44 @@ fn damaged_snapshots_are_refused() {
     let bytes = busy().machine.snapshot();
     assert!(matches!(Machine::restore(&[]), Err(Error::Empty { .. })));
     let newer = [&[99][..], &bytes[1..]].concat();
-    assert!(matches!(Machine::restore(&newer), Err(Error::Version { version: 99, known: 1, .. })));
+    assert!(matches!(Machine::restore(&newer), Err(Error::Version { version: 99, known: 2, .. })));
     for wrong in [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
         assert!(matches!(Machine::restore(wrong), Err(Error::Decode { .. })));
     }
+}
+
+#[test]
+fn a_snapshot_of_the_version_before_is_one_without_maps_and_locks() {
+    let mut partition = Partition::with(Machine::new(2));
+    partition.session("pod-1");
+    let mut bytes = partition.machine.snapshot();
+    assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0]);
+    bytes[0] = 1;
+    assert_eq!(Machine::restore(&bytes).unwrap(), partition.machine);
+}
+
+#[test]
+fn equal_maps_are_equal_bytes_however_they_came_to_be() {
+    let numbers = || (0..3_000).map(|number| format!("key-{number:04}"));
+    let (mut forth, mut back) = (Partition::new(), Partition::new());
+    for key in numbers() {
+        forth.machine.apply(next(&forth.machine), 0, &Envelope { request: None, command: put("m", &key, "v") });
+    }
+    for key in numbers().rev() {
+        back.machine.apply(next(&back.machine), 0, &Envelope { request: None, command: put("m", &key, "v") });
+    }
+    for key in numbers() {
+        for machine in [&mut forth.machine, &mut back.machine] {
+            machine.apply(next(machine), 0, &Envelope { request: None, command: put("m", &key, "w") });
+        }
+    }
+    let bytes = forth.machine.snapshot();
+    assert_eq!(back.machine.snapshot(), bytes);
+    assert_eq!(Machine::restore(&bytes).unwrap(), back.machine);
+}
+
+fn next(machine: &Machine) -> Revision {
+    Revision(machine.revision().0 + 1)
 }
 
 #[test]
