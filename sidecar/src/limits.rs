@@ -52,6 +52,21 @@ pub const STALE_MS: u64 = 1_500;
 pub const DRAIN_MS_MAX: u64 = 20_000;
 /// Requests of applications that are served at once; streams do not count once they have begun.
 pub const REQUESTS_MAX: usize = 1_024;
+/// Operations that one stream has under way; past it the stream is read no further. What a partition takes in a few
+/// flushes of its log.
+pub const STREAM_WINDOW: usize = 1_024;
+/// Bytes of the values of one stream's operations that are under way.
+pub const STREAM_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Operations of all streams that are under way.
+pub const OPERATIONS_MAX: usize = 8_192;
+/// Bytes of the values of all of these.
+pub const OPERATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of one batch of operations, or of results: many small ones, or some large ones.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes after which a batch of results is sent, so that it stays below that.
+pub const RESULTS_BYTES: usize = 1024 * 1024;
+/// Places of maps and locks that a stream remembers: applications use few of them often.
+pub const STREAM_HOMES_MAX: usize = 16;
 /// Connections of applications: each carries many requests or one stream.
 pub const CONNECTIONS_MAX: usize = 12_000;
 /// How long connections may take to end when the process stops.
@@ -62,4 +77,7 @@ pub const LOCK_WAIT_MS: u64 = 2_000;
 pub const LATE_TICK_MS: u64 = 500;
 /// Client ids that a sidecar mints request ids under: results are kept per client up to a count, and each of these then
 /// has fewer requests under way than that count.
-pub const CLIENT_IDS: usize = 16;
+pub const CLIENT_IDS: usize = 128;
+
+const _: () = assert!((REQUESTS_MAX + OPERATIONS_MAX) / CLIENT_IDS < coterie_core::limits::RESULTS_PER_CLIENT_MAX);
+const _: () = assert!(RESULTS_BYTES + 2 * coterie_core::limits::VALUE_BYTES_MAX < BATCH_BYTES_MAX);

@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::directory::Directory;
 use crate::greetings::{Greetings, Own};
 use crate::identities::{Ephemeral, Identities};
+use crate::locks::Locks;
 use crate::partitions::Partitions;
 use crate::peers::client::{Peers, Sender};
 use crate::peers::tls::{Files, Tls};
@@ -94,6 +95,7 @@ struct Inner {
     router: Router,
     sessions: holder::Sessions,
     presences: Presences,
+    locks: Locks,
     stopping: CancellationToken,
     failed: watch::Sender<Option<String>>,
     ready: AtomicBool,
@@ -337,6 +339,11 @@ impl Node {
         &self.0.presences
     }
 
+    /// The locks of the applications beside this sidecar.
+    pub fn locks(&self) -> &Locks {
+        &self.0.locks
+    }
+
     /// What is known of the cluster.
     pub fn directory(&self) -> &Directory {
         &self.0.directory
@@ -511,6 +518,7 @@ fn assemble(assembly: Assembly) -> Inner {
         stopping: stopping.clone(),
     });
     let presences = Presences::new(&env, router.clone(), sessions.clone(), &config.local.zone, &stopping);
+    let locks = Locks::new(&env, router.clone(), sessions.clone(), &stopping);
     Inner {
         env,
         config,
@@ -527,6 +535,7 @@ fn assemble(assembly: Assembly) -> Inner {
         router,
         sessions,
         presences,
+        locks,
         stopping,
         failed: watch::Sender::new(None),
         ready: AtomicBool::new(false),

@@ -137,19 +137,26 @@ impl Router {
     /// Records a primitive in the management group before its first use (S94). One that is known to be recorded costs
     /// nothing but a look.
     pub async fn record(&self, partition: &PartitionId, of: &Primitive, deadline: Deadline) -> Result<(), Rejection> {
+        if self.is_recorded(partition, of)? {
+            return Ok(());
+        }
+        let address = address(partition, of);
+        let command = Command::Directory(DirectoryOp::RecordPrimitive(address.clone()));
+        let (revision, _) = self.write(self.mint(), &PartitionId::system(), command, deadline).await?;
+        let known = self.0.directory.view()?.revision;
+        let mut recorded = self.recorded();
+        recorded.retain(|_, revision| *revision > known);
+        recorded.insert(address, revision);
+        Ok(())
+    }
+
+    /// Whether a primitive is known to be recorded.
+    pub fn is_recorded(&self, partition: &PartitionId, of: &Primitive) -> Result<bool, Rejection> {
         let address = address(partition, of);
         let view = self.0.directory.view()?;
         // The view may not have come to what this sidecar has recorded; once it has, only the view counts.
-        let recorded = |revision: &Revision| *revision > view.revision;
-        if view.directory.primitives.contains_key(&address) || self.recorded().get(&address).is_some_and(recorded) {
-            return Ok(());
-        }
-        let command = Command::Directory(DirectoryOp::RecordPrimitive(address.clone()));
-        let (revision, _) = self.write(self.mint(), &PartitionId::system(), command, deadline).await?;
-        let mut present = self.recorded();
-        present.retain(|_, revision| recorded(revision));
-        present.insert(address, revision);
-        Ok(())
+        let ahead = |revision: &Revision| *revision > view.revision;
+        Ok(view.directory.primitives.contains_key(&address) || self.recorded().get(&address).is_some_and(ahead))
     }
 
     /// Forgets a primitive that was deleted.

@@ -133,7 +133,7 @@ pub fn check_known(machine: &Machine, of: &Primitive) -> Result<(), Rejection> {
 
 enum Source {
     Local(Partition, Watcher),
-    Remote(tonic::Streaming<peer::WatchFrame>, Entries),
+    Remote(Box<tonic::Streaming<peer::WatchFrame>>, Entries),
     None,
 }
 
@@ -283,7 +283,7 @@ impl Watch {
         let limit = Duration::from_millis(limits::TRY_MS_MAX);
         match tokio::time::timeout(limit, client.watch(request)).await {
             Ok(Ok(frames)) => {
-                self.source = Source::Remote(frames.into_inner(), Entries::default());
+                self.source = Source::Remote(Box::new(frames.into_inner()), Entries::default());
                 Ok(())
             }
             Ok(Err(status)) if status.code() == tonic::Code::NotFound => {

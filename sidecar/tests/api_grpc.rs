@@ -2,15 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::net::TcpListener;
+mod common;
+
 use std::time::Duration;
 
-use coterie_core::config::{Config, Overrides};
+use common::Sidecar;
 use coterie_proto::v1;
 use coterie_proto::v1::groups_client::GroupsClient;
 use coterie_proto::v1::join_stream_response::Kind;
-use coterie_sidecar::node::{Node, Options};
-use coterie_sidecar::state::State;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -18,43 +17,6 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-
-struct Sidecar {
-    node: Node,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Sidecar {
-    /// A running cluster of one.
-    async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(free);
-        let text = format!(
-            "cluster:\n  local-member: {{name: one}}\n  members:\n    one: {{type: persistent, address: \"localhost:{}\"}}\n\
-             profiles: [consensus]\napi: {{port: {}}}\nhealth: {{port: {}}}\n",
-            ports[0], ports[1], ports[2],
-        );
-        let config = Config::from_yaml(&text, &Overrides::default()).unwrap();
-        let data_directory = folder.path().join("data");
-        let options = Options { env: coterie_env::real(), config, data_directory, api_socket: None };
-        let node = Node::start(options).await.unwrap();
-        node.state().wait_for(|state| *state == State::Running).await.unwrap();
-        Self { node, port: ports[1], _folder: folder }
-    }
-
-    async fn channel(&self) -> Channel {
-        let endpoint = Channel::from_shared(format!("http://127.0.0.1:{}", self.port)).unwrap();
-        endpoint.connect().await.unwrap()
-    }
-
-    /// A client with a connection of its own.
-    async fn groups(&self) -> GroupsClient<Channel> {
-        GroupsClient::new(self.channel().await)
-    }
-}
 
 fn join(group: &str) -> v1::JoinRequest {
     v1::JoinRequest { group: group.to_owned(), ..v1::JoinRequest::default() }

@@ -110,6 +110,8 @@ codes! {
     Forbidden = "forbidden", 7, 403, Never;
     /// A bug or a broken machine; the sentence and the log say more.
     Internal = "internal", 13, 500, Never;
+    /// The map has no entry under this key.
+    EntryUnknown = "entry_unknown", 5, 404, Never;
     /// The lock is held by another, and was not granted in the time that the request waits.
     LockHeld = "lock_held", 10, 409, Later;
     /// The token is not, or no longer, that of the lock's holder or of one that waits for it.

@@ -321,8 +321,8 @@ pub enum Answer {
     Entries(Page),
     /// A lock.
     Lock(Box<LockView>),
-    /// The revision is beside the answer.
-    Revision,
+    /// Of the last command that was applied.
+    Revision(Revision),
 }
 
 /// A primitive as it is at one revision: what a watch begins with.

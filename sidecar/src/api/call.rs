@@ -37,6 +37,23 @@ impl Call {
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, Rejection> {
         Ok(Self { request: request(headers)?, timeout_ms: timeout_ms(headers)? })
     }
+
+    /// Reads the fields of an operation of a stream.
+    ///
+    /// # Errors
+    /// `invalid_argument`, naming the field.
+    pub fn from_fields(client: &[u8], request: &[u8], timeout_ms: u64) -> Result<Self, Rejection> {
+        let timeout_ms = if timeout_ms == 0 { DEADLINE_MS_DEFAULT } else { timeout_ms.min(DEADLINE_MS_MAX) };
+        if client.is_empty() && request.is_empty() {
+            return Ok(Self { request: None, timeout_ms });
+        }
+        let uuid = |field: &str, bytes: &[u8]| {
+            let length = bytes.len();
+            Uuid::from_slice(bytes).map_err(|_| invalid(field, format_args!("has {length} bytes; a UUID has 16")))
+        };
+        let (client, request) = (uuid("client_id", client)?, uuid("request_id", request)?);
+        Ok(Self { request: Some(identity(["client_id", "request_id"], client, request)?), timeout_ms })
+    }
 }
 
 fn request(headers: &HeaderMap) -> Result<Option<RequestId>, Rejection> {
@@ -44,13 +61,20 @@ fn request(headers: &HeaderMap) -> Result<Option<RequestId>, Rejection> {
         (None, None) => Ok(None),
         (Some(_), None) => Err(invalid(REQUEST_ID.as_str(), "is missing; send it together with coterie-client-id")),
         (None, Some(_)) => Err(invalid(CLIENT_ID.as_str(), "is missing; send it together with coterie-request-id")),
-        (Some(client), Some(_)) if client.is_nil() => Err(invalid(CLIENT_ID.as_str(), "is the nil UUID; mint one")),
-        (Some(_), Some(request)) if request.get_version_num() != 7 => {
-            let version = request.get_version_num();
-            Err(invalid(REQUEST_ID.as_str(), format_args!("is a UUID of version {version}; mint one of version 7")))
-        }
-        (Some(client), Some(request)) => Ok(Some(RequestId { client: client.as_u128(), request: request.as_u128() })),
+        (Some(client), Some(request)) => identity([CLIENT_ID.as_str(), REQUEST_ID.as_str()], client, request).map(Some),
     }
+}
+
+/// Who asks and which request it is, from the fields of these names.
+fn identity([client_id, request_id]: [&str; 2], client: Uuid, request: Uuid) -> Result<RequestId, Rejection> {
+    if client.is_nil() {
+        return Err(invalid(client_id, "is the nil UUID; mint one"));
+    }
+    if request.get_version_num() != 7 {
+        let version = request.get_version_num();
+        return Err(invalid(request_id, format_args!("is a UUID of version {version}; mint one of version 7")));
+    }
+    Ok(RequestId { client: client.as_u128(), request: request.as_u128() })
 }
 
 fn uuid(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Uuid>, Rejection> {

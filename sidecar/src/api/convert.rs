@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use coterie_core::command::{Event, EventKind, GroupConfig, GroupEvent, GroupView, LeaveReason, MemberView, Presence};
+use coterie_core::command::{
+    Entry, Event, EventKind, GroupConfig, GroupEvent, GroupView, LeaveReason, MemberView, Presence,
+};
 use coterie_core::{EventId, MemberId, Rejection, Revision, Term};
 use coterie_proto::v1;
 
@@ -134,6 +136,12 @@ pub fn event(event: &Event, leader: Option<MemberId>) -> v1::GroupEvent {
         GroupEvent::Deleted => Kind::Deleted(v1::Deleted {}),
     };
     v1::GroupEvent { id: id.to_string(), revision: id.revision.0, kind: Some(kind) }
+}
+
+/// An entry of a map. The value is shared.
+pub fn entry(key: &str, entry: &Entry) -> v1::Entry {
+    let Entry { value, revision } = entry;
+    v1::Entry { key: key.to_owned(), value: value.clone(), revision: revision.0 }
 }
 
 /// What may be said at `now_ms` about a membership.

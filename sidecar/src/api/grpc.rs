@@ -3,18 +3,35 @@
 use std::collections::BTreeSet;
 
 use coterie_core::Rejection;
-use coterie_core::limits::REQUEST_BYTES_MAX;
+use coterie_core::limits::{REQUEST_BYTES_MAX, VALUE_BYTES_MAX};
 use coterie_proto::v1;
 use coterie_proto::v1::cluster_info_server::{ClusterInfo, ClusterInfoServer};
 use coterie_proto::v1::groups_server::{Groups, GroupsServer};
+use coterie_proto::v1::locks_server::{Locks, LocksServer};
+use coterie_proto::v1::maps_server::{Maps, MapsServer};
+use coterie_proto::v1::operations_server::{Operations, OperationsServer};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tonic_health::server::HealthReporter;
 
 use super::error;
 use super::ops::Ops;
+use super::stream::Serving;
+use crate::limits::BATCH_BYTES_MAX;
 use crate::state::State;
+
+/// What applications call.
+const SERVICES: [&str; 5] = [
+    v1::groups_server::SERVICE_NAME,
+    v1::maps_server::SERVICE_NAME,
+    v1::locks_server::SERVICE_NAME,
+    v1::operations_server::SERVICE_NAME,
+    v1::cluster_info_server::SERVICE_NAME,
+];
+
+/// Bytes of a message with one value: the largest value, and what names it.
+const MESSAGE_BYTES_MAX: usize = VALUE_BYTES_MAX + 8 * 1024;
 
 /// Adds the gRPC services to the routes of the HTTP API.
 pub fn add(router: axum::Router, ops: &Ops) -> axum::Router {
@@ -22,10 +39,18 @@ pub fn add(router: axum::Router, ops: &Ops) -> axum::Router {
     report_health(ops, reporter);
     let services = Services { ops: ops.clone() };
     let groups = GroupsServer::new(services.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let maps = MapsServer::new(services.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+    let locks = LocksServer::new(services.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    let operations = OperationsServer::new(services.clone())
+        .max_decoding_message_size(BATCH_BYTES_MAX)
+        .max_encoding_message_size(BATCH_BYTES_MAX);
     let cluster = ClusterInfoServer::new(services).max_decoding_message_size(REQUEST_BYTES_MAX);
     const COMPILED: &str = "the descriptors are compiled in; a test reads them";
     Routes::from(router)
         .add_service(groups)
+        .add_service(maps)
+        .add_service(locks)
+        .add_service(operations)
         .add_service(cluster)
         .add_service(health)
         .add_service(reflection().build_v1().expect(COMPILED))
@@ -35,7 +60,7 @@ pub fn add(router: axum::Router, ops: &Ops) -> axum::Router {
 
 /// Describes what applications call, and not what peers and the operator do.
 fn reflection<'a>() -> tonic_reflection::server::Builder<'a> {
-    let names: BTreeSet<&str> = [v1::groups_server::SERVICE_NAME, v1::cluster_info_server::SERVICE_NAME].into();
+    let names: BTreeSet<&str> = SERVICES.into();
     let builder = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(coterie_proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -52,7 +77,7 @@ fn report_health(ops: &Ops, reporter: HealthReporter) {
             let serving = *state.borrow_and_update() == State::Running;
             let status =
                 if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
-            for service in ["", v1::groups_server::SERVICE_NAME, v1::cluster_info_server::SERVICE_NAME] {
+            for service in [""].into_iter().chain(SERVICES) {
                 reporter.set_service_status(service, status).await;
             }
             tokio::select! {
@@ -152,6 +177,76 @@ impl Groups for Services {
 
     async fn self_(&self, request: Request<v1::SelfRequest>) -> Result<Response<v1::SelfResponse>, Status> {
         unary!(self, request, own)
+    }
+}
+
+#[tonic::async_trait]
+impl Maps for Services {
+    async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+        unary!(self, request, put_entry)
+    }
+
+    async fn get(&self, request: Request<v1::GetEntryRequest>) -> Result<Response<v1::GetEntryResponse>, Status> {
+        unary!(self, request, get_entry)
+    }
+
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteEntryRequest>,
+    ) -> Result<Response<v1::DeleteEntryResponse>, Status> {
+        unary!(self, request, delete_entry)
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListEntriesRequest>,
+    ) -> Result<Response<v1::ListEntriesResponse>, Status> {
+        unary!(self, request, list_entries)
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::MapEvent, Status>>;
+
+    async fn watch(&self, request: Request<v1::WatchMapRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let (metadata, _, message) = request.into_parts();
+        answer_stream(self.ops.watch_map(&metadata.into_headers(), message).await)
+    }
+
+    async fn drop(&self, request: Request<v1::DropMapRequest>) -> Result<Response<v1::DropMapResponse>, Status> {
+        unary!(self, request, drop_map)
+    }
+}
+
+#[tonic::async_trait]
+impl Locks for Services {
+    async fn acquire(&self, request: Request<v1::AcquireRequest>) -> Result<Response<v1::AcquireResponse>, Status> {
+        unary!(self, request, acquire)
+    }
+
+    async fn renew(&self, request: Request<v1::RenewLockRequest>) -> Result<Response<v1::RenewLockResponse>, Status> {
+        unary!(self, request, renew_lock)
+    }
+
+    async fn release(
+        &self,
+        request: Request<v1::ReleaseLockRequest>,
+    ) -> Result<Response<v1::ReleaseLockResponse>, Status> {
+        unary!(self, request, release_lock)
+    }
+
+    async fn get(&self, request: Request<v1::GetLockRequest>) -> Result<Response<v1::Lock>, Status> {
+        unary!(self, request, get_lock)
+    }
+}
+
+#[tonic::async_trait]
+impl Operations for Services {
+    type StreamStream = Serving;
+
+    async fn stream(
+        &self,
+        request: Request<Streaming<v1::OperationBatch>>,
+    ) -> Result<Response<Self::StreamStream>, Status> {
+        Ok(Response::new(Serving::new(self.ops.clone(), request.into_inner())))
     }
 }
 

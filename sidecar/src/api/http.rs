@@ -20,6 +20,12 @@ use super::call::{Call, invalid};
 use super::ops::{Admitted, Ops};
 use super::{error, json as shape, openapi, sse};
 
+mod locks;
+mod maps;
+
+use locks::{acquire, get_lock, release_lock, renew_lock};
+use maps::{delete_entry, drop_map, get_entry, list_entries, put_entry, watch_map};
+
 macro_rules! routes {
     ($($path:literal => { $($method:ident $handler:ident),+ })+) => {
         /// Every path with its methods, as in the OpenAPI document.
@@ -42,6 +48,14 @@ routes! {
     "/v1/groups/{group}/release" => { POST release }
     "/v1/groups/{group}/watch" => { GET watch }
     "/v1/groups/{group}/self" => { GET own }
+    "/v1/maps/{map}" => { DELETE drop_map }
+    "/v1/maps/{map}/entries" => { GET list_entries }
+    "/v1/maps/{map}/entries/{key}" => { PUT put_entry, GET get_entry, DELETE delete_entry }
+    "/v1/maps/{map}/watch" => { GET watch_map }
+    "/v1/locks/{lock}" => { GET get_lock }
+    "/v1/locks/{lock}/acquire" => { POST acquire }
+    "/v1/locks/{lock}/renew" => { POST renew_lock }
+    "/v1/locks/{lock}/release" => { POST release_lock }
     "/v1/status" => { GET status }
     "/v1/sidecar/drain" => { POST drain }
     "/openapi.json" => { GET openapi_document }
@@ -125,7 +139,29 @@ impl Asked {
     }
 
     fn group(&self) -> String {
-        self.path.get("group").cloned().unwrap_or_default()
+        self.named("group")
+    }
+
+    /// A part of the path.
+    fn named(&self, name: &str) -> String {
+        self.path.get(name).cloned().unwrap_or_default()
+    }
+
+    fn consistency(&self) -> Result<i32, Rejection> {
+        let consistency = match self.query("consistency") {
+            None | Some("linearizable") => v1::Consistency::Linearizable,
+            Some("stale") => v1::Consistency::Stale,
+            Some(other) => {
+                return Err(invalid("consistency", format_args!("is `{other}`; choose linearizable or stale")));
+            }
+        };
+        Ok(consistency.into())
+    }
+
+    /// A number in the query; 0 if there is none.
+    fn number<T: std::str::FromStr + Default>(&self, name: &str) -> Result<T, Rejection> {
+        let Some(text) = self.query(name) else { return Ok(T::default()) };
+        text.parse().map_err(|_| invalid(name, format_args!("`{text}` is not a number")))
     }
 
     fn member(&self) -> Result<u64, Rejection> {
@@ -200,18 +236,8 @@ async fn create(State(ops): State<Ops>, asked: Asked) -> Result<Response, Respon
 async fn get(State(ops): State<Ops>, asked: Asked) -> Result<Response, Response> {
     let request = read(&ops, || {
         asked.only(&[PARTITION_GROUP, "consistency"])?;
-        let consistency = match asked.query("consistency") {
-            None | Some("linearizable") => v1::Consistency::Linearizable,
-            Some("stale") => v1::Consistency::Stale,
-            Some(other) => {
-                return Err(invalid("consistency", format_args!("is `{other}`; choose linearizable or stale")));
-            }
-        };
-        Ok(v1::GetGroupRequest {
-            group: asked.group(),
-            partition_group: asked.partition_group(),
-            consistency: consistency.into(),
-        })
+        let (group, partition_group, consistency) = (asked.group(), asked.partition_group(), asked.consistency()?);
+        Ok(v1::GetGroupRequest { group, partition_group, consistency })
     })?;
     Ok(ok(asked.ops(&ops).get(&asked.headers, request).await, shape::group))
 }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use coterie_core::Rejection;
 use coterie_proto::v1;
 use serde::{Deserialize, Deserializer, de};
@@ -127,6 +129,27 @@ pub struct Release {
     pub term: u64,
 }
 
+/// The body of asking for a lock.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Acquire {
+    /// How long to wait; 0: only if it is free.
+    #[serde(default, deserialize_with = "u64_text")]
+    pub wait_ms: u64,
+    /// Of the lease; 0: the default.
+    #[serde(default, deserialize_with = "u64_text")]
+    pub ttl_ms: u64,
+}
+
+/// The body of what only a place in a lock's queue may ask.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithToken {
+    /// See [`v1::AcquireResponse`].
+    #[serde(default, deserialize_with = "u64_text")]
+    pub token: u64,
+}
+
 /// A body that must be empty.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -236,6 +259,68 @@ pub fn self_state(state: &v1::SelfState) -> Value {
 /// The state of a session, as an object.
 pub fn session(state: v1::SessionState) -> Value {
     json!({ "state": session_state(state) })
+}
+
+/// The answer to a write of an entry.
+pub fn written(revision: u64, previous_revision: u64) -> Value {
+    json!({ "revision": text(revision), "previous_revision": text(previous_revision) })
+}
+
+/// An entry of a map.
+pub fn entry(entry: &v1::Entry) -> Value {
+    json!({ "key": entry.key, "value": BASE64.encode(&entry.value), "revision": text(entry.revision) })
+}
+
+/// A page of a map.
+pub fn entries(page: &v1::ListEntriesResponse) -> Value {
+    json!({
+        "entries": page.entries.iter().map(entry).collect::<Vec<_>>(),
+        "more": page.more,
+        "revision": text(page.revision),
+        "stale_ms": text(page.stale_ms),
+    })
+}
+
+fn part(part: &v1::Entries) -> Value {
+    json!({ "entries": part.entries.iter().map(entry).collect::<Vec<_>>(), "last": part.last })
+}
+
+/// An event of a map: its kind as a word, and the whole of it.
+pub fn map_event(event: &v1::MapEvent) -> (&'static str, Value) {
+    use v1::map_event::Kind;
+    let (name, kind) = match &event.kind {
+        Some(Kind::Snapshot(view)) => ("snapshot", part(view)),
+        Some(Kind::Resync(view)) => ("resync", part(view)),
+        Some(Kind::Put(put)) => ("put", entry(put)),
+        Some(Kind::Deleted(key)) => ("deleted", Value::String(key.clone())),
+        Some(Kind::Dropped(v1::Deleted {})) => ("dropped", json!({})),
+        Some(Kind::Connection(connection)) => ("connection", session(connection.state())),
+        None => ("unknown", json!({})),
+    };
+    (name, json!({ "id": event.id, "revision": text(event.revision), name: kind }))
+}
+
+/// The answer to acquiring a lock.
+pub fn acquired(response: &v1::AcquireResponse) -> Value {
+    json!({ "token": text(response.token), "ttl_ms": text(response.ttl_ms), "revision": text(response.revision) })
+}
+
+/// The answer to extending a lease of a lock.
+pub fn renewed_lock(response: &v1::RenewLockResponse) -> Value {
+    json!({ "ttl_ms": text(response.ttl_ms) })
+}
+
+/// A lock.
+pub fn lock(lock: &v1::Lock) -> Value {
+    json!({
+        "name": lock.name,
+        "partition_group": lock.partition_group,
+        "token": text(lock.token),
+        "sidecar": lock.sidecar,
+        "waiting": lock.waiting,
+        "revision": text(lock.revision),
+        "stale_ms": text(lock.stale_ms),
+    })
 }
 
 /// An event: its kind as a word, and the whole of it.

@@ -8,7 +8,8 @@
 //! [`ops`] holds every operation once; [`grpc`] and [`http`] carry typed requests to it and typed replies back, so that
 //! nothing is decided twice. [`call`] reads what every request carries (who, which, by when), [`convert`] maps the core's
 //! values to the wire, [`json`] gives them their JSON shape, [`error`] turns a refusal into a status or a problem
-//! document, [`feed`] makes the streams, and [`sse`] frames them over HTTP.
+//! document, [`feed`] and [`map_feed`] make the streams, and [`sse`] frames them over HTTP. [`stream`] carries many
+//! operations over one stream.
 //!
 //! **Reading.** Unary requests take one of a bounded number of permits and have a deadline. Streams take a permit of
 //! another kind for as long as they last; a stream ends when the group is deleted, its membership ended, its reader is
@@ -33,10 +34,12 @@ pub mod feed;
 pub mod grpc;
 pub mod http;
 pub mod json;
+pub mod map_feed;
 pub mod openapi;
 pub mod ops;
 pub mod serve;
 pub mod sse;
+pub mod stream;
 
 use counters::Counters;
 use ops::Ops;

@@ -1,6 +1,6 @@
 //! Server-sent events (HTML Living Standard, section 9.2): the streams over HTTP.
 //!
-//! A group's event is named by its kind, its `id` is the event's and resumes a watch (`Last-Event-ID`), its data is the
+//! An event of a group or a map is named by its kind, its `id` is the event's and resumes a watch (`Last-Event-ID`), its data is the
 //! event as JSON on one line. A comment every 15 s shows that the connection is open.
 
 use std::convert::Infallible;
@@ -38,6 +38,13 @@ pub struct Framed {
 impl From<&v1::GroupEvent> for Framed {
     fn from(event: &v1::GroupEvent) -> Self {
         let (name, data) = json::event(event);
+        Self { name, id: event.id.clone(), data }
+    }
+}
+
+impl From<&v1::MapEvent> for Framed {
+    fn from(event: &v1::MapEvent) -> Self {
+        let (name, data) = json::map_event(event);
         Self { name, id: event.id.clone(), data }
     }
 }

@@ -224,7 +224,7 @@ impl Presences {
 
 /// The id under which a request that was answered for another session is sent again with this one: always the same, so
 /// it is applied once per session (D11). It has the same client and the same time.
-pub(super) fn bind(request: RequestId, session: SessionId) -> RequestId {
+pub(crate) fn bind(request: RequestId, session: SessionId) -> RequestId {
     let bytes = request.request.to_be_bytes().into_iter().chain(session.0.to_be_bytes());
     let hash = bytes.fold(FNV_OFFSET, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(FNV_PRIME));
     RequestId { client: request.client, request: (request.request & !RANDOM_BITS) | (hash & RANDOM_BITS) }

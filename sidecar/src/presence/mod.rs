@@ -45,6 +45,7 @@ mod tests;
 
 pub use held::End;
 use held::Held;
+pub(crate) use join::bind;
 use mirror::Mirror;
 pub use state::SelfState;
 

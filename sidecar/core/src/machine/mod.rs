@@ -278,7 +278,7 @@ impl Machine {
                 Ok(Answer::Entries(self.maps.page(map, prefix, after, *limit)))
             }
             Query::Lock(name) => Ok(Answer::Lock(Box::new(self.lock_view(name)))),
-            Query::Revision => Ok(Answer::Revision),
+            Query::Revision => Ok(Answer::Revision(self.revision)),
         }
     }
 

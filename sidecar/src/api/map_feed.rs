@@ -1,0 +1,166 @@
+//! The stream of a map's events.
+//!
+//! A view goes out in parts, each made when the reader is ready for it: the feed holds what it shares with the map, and
+//! one message.
+
+use coterie_core::command::{EventKind, MapEvent, MapView};
+use coterie_core::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use coterie_core::{EventId, Revision};
+use coterie_proto::v1;
+use coterie_proto::v1::map_event::Kind;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::convert::{self, Wire};
+use crate::node::Node;
+use crate::sessions::SessionState;
+use crate::watch::{Item, Watch};
+
+/// The events of a map, on the wire.
+pub struct MapFeed {
+    /// A stream, not a future per item: what it waits for survives a poll that is given up.
+    items: BoxStream<'static, Item<MapView>>,
+    prefix: String,
+    /// Everything up to here was sent.
+    at: Option<EventId>,
+    /// A view of which parts are still to be sent.
+    showing: Option<Showing>,
+    /// To be said after the view.
+    state: Option<SessionState>,
+    stopping: CancellationToken,
+    over: bool,
+}
+
+/// A view on its way.
+struct Showing {
+    view: MapView,
+    /// The last key that was sent.
+    after: String,
+    kind: fn(v1::Entries) -> Kind,
+}
+
+impl MapFeed {
+    /// Reads a watch; only keys that begin with `prefix`. Everything up to `at` was seen.
+    pub fn new(node: &Node, watch: Watch, prefix: String, at: Option<EventId>) -> Self {
+        let items = stream::unfold(watch, |mut watch| async move { Some((watch.next().await?.entries()?, watch)) });
+        let stopping = node.stopping();
+        Self { items: items.boxed(), prefix, at, showing: None, state: None, stopping, over: false }
+    }
+
+    /// Says this first, which was read from the watch already.
+    pub fn beginning_with(mut self, view: MapView, state: Option<SessionState>) -> Self {
+        self.show(view, Kind::Snapshot);
+        self.state = state;
+        self
+    }
+
+    /// As a stream of messages. `permit` is held as long as it is read.
+    pub fn into_stream(self, permit: OwnedSemaphorePermit) -> BoxStream<'static, v1::MapEvent> {
+        stream::unfold((self, permit), |(mut feed, permit)| async move {
+            feed.next().await.map(|event| (event, (feed, permit)))
+        })
+        .boxed()
+    }
+
+    /// The next message; `None` after the map was dropped, or when the process stops.
+    async fn next(&mut self) -> Option<v1::MapEvent> {
+        while !self.over {
+            if let Some(part) = self.part() {
+                return Some(part);
+            }
+            if let Some(state) = self.state.take() {
+                return Some(connection(state));
+            }
+            let item = tokio::select! {
+                biased;
+                () = self.stopping.cancelled() => return None,
+                item = self.items.next() => item?,
+            };
+            if let Some(event) = self.take(item) {
+                return Some(event);
+            }
+        }
+        None
+    }
+
+    /// What an item says to the reader at once.
+    fn take(&mut self, item: Item<MapView>) -> Option<v1::MapEvent> {
+        match item {
+            Item::Connection(state) => return Some(connection(state)),
+            Item::Event(event) => {
+                let EventKind::Map(kind) = &event.kind else { return None };
+                // A replica that lags tells again what another has told.
+                if self.at.is_some_and(|at| event.id <= at) {
+                    return None;
+                }
+                self.at = Some(event.id);
+                return self.event(event.id, kind);
+            }
+            Item::Snapshot(view) => self.show(view, Kind::Snapshot),
+            Item::Resync(Some(view)) => self.show(view, Kind::Resync),
+            Item::Resync(None) => {}
+        }
+        None
+    }
+
+    fn event(&mut self, id: EventId, event: &MapEvent) -> Option<v1::MapEvent> {
+        let kind = match event {
+            MapEvent::Put { key, entry } if key.starts_with(&self.prefix) => Kind::Put(convert::entry(key, entry)),
+            MapEvent::Deleted { key } if key.starts_with(&self.prefix) => Kind::Deleted(key.to_string()),
+            MapEvent::Put { key: _, entry: _ } | MapEvent::Deleted { key: _ } => return None,
+            MapEvent::Dropped => {
+                self.over = true;
+                Kind::Dropped(v1::Deleted {})
+            }
+        };
+        Some(placed(id, kind))
+    }
+
+    /// Begins to send a view, unless it is of a replica that lags: what came after it was sent, and is told again.
+    fn show(&mut self, view: MapView, kind: fn(v1::Entries) -> Kind) {
+        let place = place_of(view.revision);
+        if self.at.is_none_or(|at| place > at) {
+            self.at = Some(place);
+            self.showing = Some(Showing { view, after: String::new(), kind });
+        }
+    }
+
+    /// The next part of the view that is being sent. Only the last has an id: who stops before it begins anew.
+    fn part(&mut self) -> Option<v1::MapEvent> {
+        let Showing { view, after, kind } = self.showing.as_mut()?;
+        let (mut entries, mut bytes, mut last) = (Vec::new(), 0, true);
+        for (key, entry) in view.entries.range(&self.prefix, after) {
+            bytes += key.len() + entry.value.len();
+            let full = entries.len() >= PAGE_ENTRIES_MAX as usize || bytes > PAGE_BYTES_MAX;
+            if full && !entries.is_empty() {
+                last = false;
+                break;
+            }
+            entries.push(convert::entry(key, entry));
+        }
+        let place = place_of(view.revision);
+        let next = entries.last().map(|entry| entry.key.clone());
+        let event = kind(v1::Entries { entries, last });
+        if last {
+            self.showing = None;
+            return Some(placed(place, event));
+        }
+        *after = next.unwrap_or_default();
+        Some(v1::MapEvent { id: String::new(), revision: place.revision.0, kind: Some(event) })
+    }
+}
+
+/// Everything up to here is in a view of this revision.
+fn place_of(revision: Revision) -> EventId {
+    EventId { revision, ordinal: u32::MAX }
+}
+
+fn placed(id: EventId, kind: Kind) -> v1::MapEvent {
+    v1::MapEvent { id: id.to_string(), revision: id.revision.0, kind: Some(kind) }
+}
+
+fn connection(state: SessionState) -> v1::MapEvent {
+    let state = v1::SessionState::from(Wire(state)).into();
+    v1::MapEvent { id: String::new(), revision: 0, kind: Some(Kind::Connection(v1::Connection { state })) }
+}

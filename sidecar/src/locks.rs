@@ -1,0 +1,475 @@
+//! The locks that the applications beside this sidecar hold, or wait for.
+//!
+//! | a place in a lock's queue | lasts while |
+//! |---|---|
+//! | that waits | its caller waits: it is given up when the caller leaves, or its time has passed |
+//! | that holds, with a lease | the lease is renewed |
+//! | that holds, for a stream | the stream of operations is open |
+//!
+//! All hang on this sidecar's session on the partition: when that is lost they are gone, and the next is granted the lock.
+//!
+//! **The rule.** No place is left that nobody holds. Whoever asks is watched over from before the command is sent: if it
+//! goes away, or the fate of the command is not known, the same is asked again in the background until it is, and the
+//! place is given up. Giving up is proposed until it is committed, or needless.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use coterie_core::command::{Command, EventKind, LockEvent, LockOp, Placed, Reply, Standing, View};
+use coterie_core::limits::DEADLINE_MS_DEFAULT;
+use coterie_core::machine::lock;
+use coterie_core::{ErrorCode, EventId, LockName, PartitionId, Rejection, RequestId, Revision, Token};
+use coterie_env::Env;
+use tokio_util::sync::CancellationToken;
+
+use crate::deadline::Deadline;
+use crate::limits::{RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX};
+use crate::presence::bind;
+use crate::router::Router;
+use crate::sessions::{Session, SessionState, Sessions};
+use crate::watch::Item;
+
+/// The locks of this sidecar. Cheap to clone.
+#[derive(Clone)]
+pub struct Locks(Arc<Inner>);
+
+struct Inner {
+    env: Env,
+    router: Router,
+    sessions: Sessions,
+    stopping: CancellationToken,
+    held: Mutex<BTreeMap<Key, Held>>,
+}
+
+/// A place.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    partition: PartitionId,
+    lock: LockName,
+    token: Token,
+}
+
+/// What is known here of a place.
+struct Held {
+    /// How many [`Hold`]s there are: a request that is sent again gives the same place.
+    holds: usize,
+    session: Session,
+    lease: Option<Arc<Lease>>,
+}
+
+struct Lease {
+    ttl_ms: u64,
+    until_ms: AtomicU64,
+    ended: CancellationToken,
+}
+
+/// Who asks for a lock.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Where the lock lives.
+    pub partition: PartitionId,
+    /// Which.
+    pub lock: LockName,
+    /// How long to wait for it; 0: only if it is free.
+    pub wait_ms: u64,
+    /// The request (D11).
+    pub request: RequestId,
+    /// When the answer is wanted.
+    pub deadline: Deadline,
+}
+
+impl Ask {
+    fn command(&self, session: &Session) -> Command {
+        let op = LockOp::Acquire { session: session.id(), wait: self.wait_ms > 0 };
+        Command::Lock { name: self.lock.clone(), op }
+    }
+}
+
+/// A lock that is held, or a place in its queue. Dropping the last of it gives it up.
+pub struct Hold {
+    locks: Locks,
+    key: Key,
+    revision: Revision,
+}
+
+impl Hold {
+    /// The fencing token.
+    pub fn token(&self) -> Token {
+        self.key.token
+    }
+
+    /// Whether it has not been given back otherwise.
+    pub fn lasts(&self) -> bool {
+        self.locks.held().contains_key(&self.key)
+    }
+
+    /// When it was asked for, or last asked about.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.locks.let_go(&self.key) {
+            self.locks.give_up(self.key.clone());
+        }
+    }
+}
+
+/// A command whose fate is not known yet. Dropping it sees to it that no place is left.
+struct Asking {
+    locks: Locks,
+    ask: Ask,
+    command: Command,
+    decided: bool,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if !self.decided {
+            let (locks, ask, command) = (self.locks.clone(), self.ask.clone(), self.command.clone());
+            self.locks.spawn("lock-resolve", async move { locks.resolve(ask, command).await });
+        }
+    }
+}
+
+impl Locks {
+    /// No lock yet. `stopping` ends everything.
+    pub fn new(env: &Env, router: Router, sessions: Sessions, stopping: &CancellationToken) -> Self {
+        let (env, stopping, held) = (env.clone(), stopping.clone(), Mutex::default());
+        Self(Arc::new(Inner { env, router, sessions, stopping, held }))
+    }
+
+    /// Acquires a lock; waits for it in its queue if the caller wants. Cancelling gives up the place.
+    ///
+    /// # Errors
+    /// `lock_held` if it was not granted in time; `token_unknown` if the request was granted the lock before, and that
+    /// was given up; whatever the partition answers.
+    pub async fn acquire(&self, ask: Ask) -> Result<Hold, Rejection> {
+        let inner = &self.0;
+        let wait_ms =
+            ask.wait_ms.min(u64::try_from(ask.deadline.remaining(&inner.env).as_millis()).unwrap_or(u64::MAX));
+        let until = Deadline::after_ms(&inner.env, wait_ms);
+        let mut bound = false;
+        loop {
+            let session = inner.sessions.hold(&ask.partition, ask.deadline).await?;
+            let request = if bound { bind(ask.request, session.id()) } else { ask.request };
+            let (ask, command) = (Ask { request, ..ask.clone() }, ask.command(&session));
+            let mut asking = Asking { locks: self.clone(), ask: ask.clone(), command: command.clone(), decided: false };
+            let answer = inner.router.write(request, &ask.partition, command, ask.deadline).await;
+            // What is decided from here on is decided before anything is waited for.
+            asking.decided = !answer.as_ref().is_err_and(|rejection| is_undecided(rejection.code));
+            match answer {
+                Ok((revision, Reply::Placed(placed))) if placed.session == session.id() => {
+                    return self.placed(&ask, session, revision, placed, until).await;
+                }
+                Ok((_, Reply::Placed(foreign))) if !bound => {
+                    // It was sent before, with a session that is lost, or at another sidecar.
+                    self.give_up(Key { partition: ask.partition, lock: ask.lock, token: foreign.token });
+                }
+                Ok(_) => return Err(Rejection::new(ErrorCode::Internal, "asking for a lock gave something else")),
+                // The answer to an id that is not bound may be an old one, about another session.
+                Err(rejection) if rejection.code == ErrorCode::SessionUnknown && !bound => {}
+                Err(rejection) if rejection.code == ErrorCode::SessionUnknown => {
+                    let lost = session.status();
+                    wait_lost(lost, ask.deadline.remaining(&inner.env)).await.ok_or(rejection)?;
+                }
+                Err(rejection) => return Err(rejection),
+            }
+            bound = true;
+        }
+    }
+
+    async fn placed(
+        &self,
+        ask: &Ask,
+        session: Session,
+        revision: Revision,
+        placed: Placed,
+        until: Deadline,
+    ) -> Result<Hold, Rejection> {
+        let Placed { lock, token, session: _, standing } = placed;
+        let hold = match standing {
+            Standing::Gone => return Err(lock::unknown(&lock, token)),
+            Standing::Holds | Standing::Waits => self.hold(ask, session.clone(), revision, token),
+        };
+        if standing == Standing::Holds {
+            return Ok(hold);
+        }
+        let granted = tokio::time::timeout(until.remaining(&self.0.env), self.granted(&hold));
+        tokio::select! {
+            granted = granted => match granted {
+                Ok(true) => Ok(hold),
+                Ok(false) => Err(lock::unknown(&lock, token)),
+                Err(_) => Err(lock::held(&lock)),
+            },
+            _ = wait_lost(session.status(), Duration::MAX) => {
+                let message = "this sidecar's session on the partition is lost, and the place in the queue with it";
+                Err(Rejection::new(ErrorCode::SessionUnknown, message))
+            }
+        }
+    }
+
+    fn hold(&self, ask: &Ask, session: Session, revision: Revision, token: Token) -> Hold {
+        let key = Key { partition: ask.partition.clone(), lock: ask.lock.clone(), token };
+        let mut held = self.held();
+        held.entry(key.clone()).or_insert(Held { holds: 0, session, lease: None }).holds += 1;
+        Hold { locks: self.clone(), key, revision }
+    }
+
+    /// Waits until a place holds the lock: `true`; or is gone: `false`. A watch that cannot be had is asked for again.
+    async fn granted(&self, hold: &Hold) -> bool {
+        let of = (&hold.key.lock).into();
+        // The place is in the queue as of here; what became of it comes after.
+        let after = EventId { revision: hold.revision, ordinal: u32::MAX };
+        let mut pause_ms = RETRY_PAUSE_MS;
+        loop {
+            if let Ok(mut watch) = self.0.router.watch(&hold.key.partition, &of, Some(after)).await {
+                while let Some(item) = watch.next().await {
+                    match fate(&item, hold) {
+                        Standing::Holds => return true,
+                        Standing::Gone => return false,
+                        Standing::Waits => {}
+                    }
+                }
+            }
+            self.pause(&mut pause_ms).await;
+        }
+    }
+
+    /// Keeps a lock by a lease, from now on. Gives how long nobody else is granted it, in milliseconds.
+    pub fn lease(&self, hold: Hold, ttl_ms: u64) -> u64 {
+        let now_ms = self.0.env.clock.monotonic_ms();
+        let mut held = self.held();
+        // It was given back while its holder was told of it.
+        let Some(entry) = held.get_mut(&hold.key) else { return 0 };
+        let vouched_ms = vouched_ms(&entry.session, ttl_ms, now_ms);
+        if let Some(lease) = &entry.lease {
+            lease.until_ms.fetch_max(now_ms + ttl_ms, Ordering::Relaxed);
+            drop(held);
+            return vouched_ms;
+        }
+        let lease =
+            Arc::new(Lease { ttl_ms, until_ms: AtomicU64::new(now_ms + ttl_ms), ended: CancellationToken::new() });
+        entry.lease = Some(Arc::clone(&lease));
+        let session = entry.session.clone();
+        drop(held);
+        let this = self.clone();
+        self.spawn("lock-lease", async move { this.keep(hold, &lease, &session).await });
+        vouched_ms
+    }
+
+    /// Until the lease has run out, or the lock is no longer held.
+    async fn keep(&self, hold: Hold, lease: &Lease, session: &Session) {
+        loop {
+            let left_ms = lease.until_ms.load(Ordering::Relaxed).saturating_sub(self.0.env.clock.monotonic_ms());
+            if left_ms == 0 {
+                tracing::info!(lock = %hold.key.lock, token = hold.key.token.0, "the lease of a lock has run out");
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(left_ms)) => {}
+                () = lease.ended.cancelled() => return,
+                _ = wait_lost(session.status(), Duration::MAX) => return,
+                () = self.0.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    /// Extends the lease of a holder. Gives how long nobody else is granted the lock, in milliseconds; 0: as long as the
+    /// stream that holds it.
+    ///
+    /// # Errors
+    /// `token_unknown` if this sidecar holds no such lock: the lease ran out, the session was lost, or the sidecar was
+    /// restarted.
+    pub fn renew(&self, partition: &PartitionId, lock: &LockName, token: Token) -> Result<u64, Rejection> {
+        let key = Key { partition: partition.clone(), lock: lock.clone(), token };
+        let now_ms = self.0.env.clock.monotonic_ms();
+        let held = self.held();
+        let lost = |held: &&Held| held.session.status().borrow().state == SessionState::Lost;
+        let entry = held.get(&key).filter(|held| !lost(held)).ok_or_else(|| lock::unknown(lock, token))?;
+        let Some(lease) = &entry.lease else { return Ok(0) };
+        if lease.until_ms.load(Ordering::Relaxed) <= now_ms {
+            return Err(lock::unknown(lock, token));
+        }
+        lease.until_ms.store(now_ms + lease.ttl_ms, Ordering::Relaxed);
+        Ok(vouched_ms(&entry.session, lease.ttl_ms, now_ms))
+    }
+
+    /// Gives a lock back, or a place in its queue. It need not be one of this sidecar's.
+    ///
+    /// # Errors
+    /// `token_unknown`; whatever the partition answers.
+    pub async fn release(
+        &self,
+        partition: &PartitionId,
+        lock: &LockName,
+        token: Token,
+        request: RequestId,
+        deadline: Deadline,
+    ) -> Result<Revision, Rejection> {
+        let key = Key { partition: partition.clone(), lock: lock.clone(), token };
+        let command = Command::Lock { name: lock.clone(), op: LockOp::Release(token) };
+        let released = self.0.router.write(request, partition, command, deadline).await;
+        let mine = match &released {
+            Ok(_) => self.forget(&key),
+            Err(rejection) if rejection.code == ErrorCode::TokenUnknown => self.forget(&key),
+            // Its holder acts on it no more, whatever became of this.
+            Err(rejection) if rejection.code == ErrorCode::Unknown => self.forget(&key),
+            Err(_) => false,
+        };
+        if mine && released.as_ref().is_err_and(|rejection| rejection.code == ErrorCode::Unknown) {
+            self.give_up(key);
+        }
+        released.map(|(revision, _)| revision)
+    }
+
+    /// How many places there are.
+    pub fn count(&self) -> usize {
+        self.held().len()
+    }
+
+    /// Forgets a place whoever holds it here; whether there was one.
+    fn forget(&self, key: &Key) -> bool {
+        let removed = self.held().remove(key);
+        if let Some(lease) = removed.as_ref().and_then(|held| held.lease.as_ref()) {
+            lease.ended.cancel();
+        }
+        removed.is_some()
+    }
+
+    /// One [`Hold`] is gone; whether it was the last of its place.
+    fn let_go(&self, key: &Key) -> bool {
+        let mut held = self.held();
+        let Some(entry) = held.get_mut(key) else { return false };
+        entry.holds -= 1;
+        let last = entry.holds == 0;
+        if last {
+            held.remove(key);
+        }
+        last
+    }
+
+    /// Gives up a place in the background.
+    fn give_up(&self, key: Key) {
+        let this = self.clone();
+        self.spawn("lock-release", async move { this.release_until_done(key).await });
+    }
+
+    async fn release_until_done(&self, key: Key) {
+        let mut request = self.0.router.mint();
+        let mut pause_ms = RETRY_PAUSE_MS;
+        while !self.0.stopping.is_cancelled() {
+            let command = Command::Lock { name: key.lock.clone(), op: LockOp::Release(key.token) };
+            match self.0.router.write(request, &key.partition, command, self.deadline()).await {
+                Ok(_) => return,
+                Err(rejection) if rejection.code == ErrorCode::Expired => request = self.0.router.mint(),
+                Err(rejection) if is_transient(rejection.code) => {}
+                Err(rejection) => {
+                    if rejection.code != ErrorCode::TokenUnknown {
+                        tracing::warn!(lock = %key.lock, token = key.token.0, %rejection, "release a lock");
+                    }
+                    return;
+                }
+            }
+            self.pause(&mut pause_ms).await;
+        }
+    }
+
+    /// Learns what became of a request that nobody waits for, and gives up the place that it made.
+    async fn resolve(&self, ask: Ask, command: Command) {
+        let mut pause_ms = RETRY_PAUSE_MS;
+        while !self.0.stopping.is_cancelled() {
+            match self.0.router.write(ask.request, &ask.partition, command.clone(), self.deadline()).await {
+                Ok((_, Reply::Placed(Placed { lock, token, session: _, standing }))) => {
+                    let key = Key { partition: ask.partition, lock, token };
+                    // It may have been sent again meanwhile, and be held.
+                    if standing != Standing::Gone && !self.held().contains_key(&key) {
+                        self.release_until_done(key).await;
+                    }
+                    return;
+                }
+                Err(rejection) if is_transient(rejection.code) => {}
+                Err(rejection) if rejection.code == ErrorCode::Expired => {
+                    tracing::warn!(lock = %ask.lock, "what became of a request for a lock is not known any more");
+                    return;
+                }
+                Ok(_) | Err(_) => return,
+            }
+            self.pause(&mut pause_ms).await;
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Key, Held>> {
+        self.0.held.lock().expect("no panic while the lock is held")
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after_ms(&self.0.env, DEADLINE_MS_DEFAULT)
+    }
+
+    async fn pause(&self, pause_ms: &mut u64) {
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(*pause_ms)) => {}
+            () = self.0.stopping.cancelled() => {}
+        }
+        *pause_ms = (*pause_ms * 2).min(RETRY_PAUSE_MS_MAX);
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.env.spawn.spawn(name, Box::pin(task));
+    }
+}
+
+/// What an item of the lock's watch says of a place.
+fn fate(item: &Item, hold: &Hold) -> Standing {
+    let Hold { locks: _, key, revision } = hold;
+    match item {
+        Item::Event(event) => match &event.kind {
+            EventKind::Lock(LockEvent::Granted { token, sidecar: _ }) if *token == key.token => Standing::Holds,
+            EventKind::Lock(LockEvent::Left { token, reason: _ }) if *token == key.token => Standing::Gone,
+            EventKind::Lock(_) | EventKind::Group(_) | EventKind::Map(_) => Standing::Waits,
+        },
+        // A replica that lags does not know the place yet.
+        Item::Snapshot(View::Lock(view)) | Item::Resync(Some(View::Lock(view))) if view.revision >= *revision => {
+            view.standing(key.token)
+        }
+        Item::Snapshot(_) | Item::Resync(_) | Item::Connection(_) => Standing::Waits,
+    }
+}
+
+/// How long a lease surely counts: nobody else is granted the lock before, whatever becomes of the session.
+fn vouched_ms(session: &Session, ttl_ms: u64, now_ms: u64) -> u64 {
+    session.status().borrow().valid_until_ms.saturating_sub(now_ms).min(ttl_ms)
+}
+
+/// Waits until this sidecar knows that a session is lost; `None` if it does not in time.
+async fn wait_lost(
+    mut status: tokio::sync::watch::Receiver<crate::sessions::SessionStatus>,
+    within: Duration,
+) -> Option<()> {
+    let lost = status.wait_for(|status| status.state == SessionState::Lost);
+    tokio::time::timeout(within, lost).await.ok()?.ok().map(|_| ())
+}
+
+/// Whether a command may have been applied nevertheless.
+fn is_undecided(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unknown | ErrorCode::Expired)
+}
+
+/// Whether sending the same again may help.
+fn is_transient(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Unknown
+            | ErrorCode::NoQuorum
+            | ErrorCode::DeadlineExceeded
+            | ErrorCode::Overloaded
+            | ErrorCode::LimitReached
+            | ErrorCode::WaitingForManagementGroup
+            | ErrorCode::ShuttingDown
+    )
+}
