@@ -7,7 +7,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 E2E := $(CARGO) run --quiet --package coterie-e2e --
 
-.PHONY: help demo test lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
+.PHONY: help demo bench test lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,10 @@ help: ## print this
 demo: needs-cargo ## build what the demonstration needs and run it: three members, three applications, a leader is killed
 	$(CARGO) build --bin coterie-sidecar --bin coterie --bin coterie-worker --bin coterie-demo
 	target/debug/coterie-demo
+
+bench: needs-cargo ## the same load on Coterie and on etcd, in alternating rounds: make bench BENCH='--quick --only write'
+	$(CARGO) build --release --package coterie-sidecar
+	$(CARGO) run --release --quiet --package coterie-bench -- $(BENCH)
 
 test: needs-cargo lint deny ## all checks and tests that need no Kubernetes and no root
 	$(CARGO) build --workspace --bins

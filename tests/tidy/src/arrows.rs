@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coterie-example-worker", &["coterie-client"]),
     ("coterie-demo", &["coterie-client", "coterie-cli"]),
     ("coterie-conformance", &["coterie-client", "coterie-cli", "coterie-core", "coterie-proto"]),
+    ("coterie-bench", &["coterie-cli", "coterie-core", "coterie-proto"]),
     // It compares what one promises with what the other needs.
     ("coterie-tidy", &["coterie-crds", "coterie-store"]),
     ("coterie-e2e", &[]),
