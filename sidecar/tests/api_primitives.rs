@@ -14,6 +14,7 @@ use coterie_proto::v1::maps_client::MapsClient;
 use coterie_proto::v1::operation::Request;
 use coterie_proto::v1::operations_client::OperationsClient;
 use coterie_proto::v1::result::Response;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -372,4 +373,65 @@ async fn a_lock_that_a_stream_holds_goes_on_when_the_stream_ends() {
     assert!(matches!(second.call(3, Request::ReleaseLock(release("l", next))).await, Response::ReleaseLock(_)));
     assert_eq!(lock(&sidecar, "l").await.token, 0);
     assert_eq!(failed(second.call(4, Request::ReleaseLock(release("l", next))).await), "token_unknown");
+}
+
+/// One request over HTTP/1.1: the head and the body of its answer.
+async fn http(sidecar: &Sidecar, method: &str, path: &str, body: &[u8]) -> (String, Vec<u8>) {
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", sidecar.port)).await.unwrap();
+    let length = body.len();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let cut = answer.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    (String::from_utf8(answer[..cut].to_vec()).unwrap().to_ascii_lowercase(), answer[cut + 4..].to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_is_the_body_of_its_request_and_of_its_answer_over_http() {
+    let sidecar = start().await;
+    let value = [0, 159, 146, 150];
+    let entry = "/v1/maps/m/entries/a%2Fb%20c";
+    let (head, body) = http(&sidecar, "PUT", &format!("{entry}?if-absent=true"), &value).await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let written: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let revision = written["revision"].as_str().unwrap();
+    let (head, body) = http(&sidecar, "GET", entry, b"").await;
+    assert_eq!(body, value);
+    assert!(head.contains(&format!("coterie-revision: {revision}")), "{head}");
+    assert!(head.contains("content-type: application/octet-stream"), "{head}");
+
+    let (head, body) = http(&sidecar, "PUT", &format!("{entry}?if-revision=1"), b"x").await;
+    assert!(head.starts_with("http/1.1 409") && head.contains("coterie-code: revision_mismatch"), "{head}");
+    assert!(String::from_utf8(body).unwrap().contains("a/b c"));
+    let (_, body) = http(&sidecar, "GET", "/v1/maps/m/entries?prefix=a", b"").await;
+    let page: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!(page["entries"][0], serde_json::json!({"key": "a/b c", "value": "AJ+Slg==", "revision": revision}));
+    let (head, _) = http(&sidecar, "DELETE", entry, b"").await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    let (head, _) = http(&sidecar, "GET", entry, b"").await;
+    assert!(head.starts_with("http/1.1 404") && head.contains("coterie-code: entry_unknown"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_is_acquired_renewed_and_released_over_http() {
+    let sidecar = start().await;
+    let call = async |path: &str, body: &str| {
+        let (head, body) = http(&sidecar, "POST", &format!("/v1/locks/l/{path}"), body.as_bytes()).await;
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        (head[9..12].to_owned(), body)
+    };
+    let (status, acquired) = call("acquire", r#"{"ttl_ms": "60000"}"#).await;
+    assert_eq!(status, "200", "{acquired}");
+    let token = format!(r#"{{"token": {}}}"#, acquired["token"]);
+    let (status, refused) = call("acquire", "{}").await;
+    assert_eq!((status.as_str(), refused["code"].as_str()), ("409", Some("lock_held")));
+    let (status, renewed) = call("renew", &token).await;
+    assert_eq!(status, "200", "{renewed}");
+    let (_, body) = http(&sidecar, "GET", "/v1/locks/l", b"").await;
+    let seen: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((&seen["token"], &seen["sidecar"]), (&acquired["token"], &"one".into()));
+    assert_eq!(call("release", &token).await.0, "200");
+    assert_eq!(call("release", &token).await.1["code"], "token_unknown");
+    assert!(call("release", "{}").await.1["detail"].as_str().unwrap().starts_with("token: is missing"));
 }
