@@ -74,6 +74,60 @@ enum Tried<T> {
     Rejected(Rejection),
 }
 
+/// What is known of a request after the tries so far.
+#[derive(Debug, Default)]
+struct Fate {
+    /// Why one of them may have been applied.
+    unknown: Option<String>,
+}
+
+/// What comes of a try.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict<T> {
+    /// This is the answer.
+    Answer(Result<T, Rejection>),
+    /// It is to be tried again, perhaps at this member.
+    Again(Option<MemberName>),
+}
+
+impl Fate {
+    /// Once a try may have been applied only the machine's own word settles it: a later try that is refused says nothing
+    /// about the earlier one (D11).
+    fn judge<T>(&mut self, tried: Tried<T>) -> Verdict<T> {
+        match tried {
+            Tried::Done(done) => Verdict::Answer(Ok(done)),
+            Tried::Elsewhere(member) => Verdict::Again(member),
+            Tried::Unknown(reason) => {
+                self.unknown = Some(reason);
+                Verdict::Again(None)
+            }
+            Tried::Rejected(rejection) if self.unknown.is_none() => Verdict::Answer(Err(rejection)),
+            Tried::Rejected(_) => Verdict::Again(None),
+        }
+    }
+
+    /// The answer when the deadline has passed.
+    fn gave_up(self, partition: &PartitionId) -> Rejection {
+        match self.unknown {
+            Some(reason) => Rejection::new(
+                ErrorCode::Unknown,
+                format!(
+                    "whether this was applied on partition {partition} is not known ({reason}); \
+                     a retry with the same request id is applied once"
+                ),
+            ),
+            None if partition.group.is_system() => Rejection::new(
+                ErrorCode::NoQuorum,
+                "the management group has no leader that a majority follows; nothing was applied",
+            ),
+            None => Rejection::new(
+                ErrorCode::NoQuorum,
+                format!("partition {partition} has no leader that a majority follows; nothing was applied"),
+            ),
+        }
+    }
+}
+
 impl Router {
     /// A router of this member.
     pub fn new(
@@ -222,12 +276,12 @@ impl Router {
     {
         let mut pause_ms = limits::RETRY_PAUSE_MS;
         let mut hint = None;
-        let mut unknown = None;
+        let mut fate = Fate::default();
         let mut round = 0;
         loop {
             let remaining = deadline.remaining(&self.0.env);
             if remaining.is_zero() {
-                return Err(self.gave_up(partition, unknown));
+                return Err(fate.gave_up(partition));
             }
             let target = hint.take().or_else(|| self.0.directory.candidate(partition, &self.0.own, round));
             round += 1;
@@ -242,9 +296,9 @@ impl Router {
                 }
                 None => Tried::Elsewhere(None),
             };
-            match tried {
-                Tried::Done(done) => return Ok(done),
-                Tried::Elsewhere(Some(member)) => {
+            match fate.judge(tried) {
+                Verdict::Answer(answer) => return answer,
+                Verdict::Again(Some(member)) => {
                     self.0.directory.note_leader(partition, &member);
                     hint = Some(member);
                     if pause_ms == limits::RETRY_PAUSE_MS {
@@ -253,32 +307,10 @@ impl Router {
                         continue;
                     }
                 }
-                Tried::Elsewhere(None) => {}
-                Tried::Unknown(reason) => unknown = Some(reason),
-                Tried::Rejected(rejection) => return Err(rejection),
+                Verdict::Again(None) => {}
             }
             tokio::time::sleep(Duration::from_millis(pause_ms).min(deadline.remaining(&self.0.env))).await;
             pause_ms = (pause_ms * 2).min(limits::RETRY_PAUSE_MS_MAX);
-        }
-    }
-
-    fn gave_up(&self, partition: &PartitionId, unknown: Option<String>) -> Rejection {
-        match unknown {
-            Some(reason) => Rejection::new(
-                ErrorCode::Unknown,
-                format!(
-                    "whether this was applied on partition {partition} is not known ({reason}); \
-                     a retry with the same request id is applied once"
-                ),
-            ),
-            None if partition.group.is_system() => Rejection::new(
-                ErrorCode::NoQuorum,
-                "the management group has no leader that a majority follows; nothing was applied",
-            ),
-            None => Rejection::new(
-                ErrorCode::NoQuorum,
-                format!("partition {partition} has no leader that a majority follows; nothing was applied"),
-            ),
         }
     }
 
@@ -395,4 +427,31 @@ fn failed<T>(failure: peer::Failure) -> Tried<T> {
 
 fn elsewhere_of<T>(elsewhere: peer::NotLeader) -> Tried<T> {
     Tried::Elsewhere(Some(elsewhere.leader).filter(|leader| !leader.is_empty()).map(MemberName))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d11_a_refusal_of_a_later_try_does_not_settle_an_earlier_one_that_may_have_been_applied() {
+        let partition = PartitionId { group: "data".into(), index: 1 };
+        let refusal = || Tried::<u32>::Rejected(Rejection::new(ErrorCode::StorageFull, "the volume is full"));
+        let mut fate = Fate::default();
+        assert_eq!(fate.judge(Tried::<u32>::Unknown("no answer".to_owned())), Verdict::Again(None));
+        assert_eq!(fate.judge(refusal()), Verdict::Again(None));
+        assert_eq!(fate.judge(Tried::Done(7)), Verdict::Answer(Ok(7)), "the machine's own word settles it");
+        assert_eq!(fate.gave_up(&partition).code, ErrorCode::Unknown);
+    }
+
+    #[test]
+    fn a_refusal_is_the_answer_while_nothing_can_have_been_applied() {
+        let partition = PartitionId { group: "data".into(), index: 1 };
+        let mut fate = Fate::default();
+        let elsewhere = Tried::<u32>::Elsewhere(Some(MemberName("b".to_owned())));
+        assert_eq!(fate.judge(elsewhere), Verdict::Again(Some(MemberName("b".to_owned()))));
+        let refusal = Rejection::new(ErrorCode::StorageFull, "the volume is full");
+        assert_eq!(fate.judge(Tried::<u32>::Rejected(refusal.clone())), Verdict::Answer(Err(refusal)));
+        assert_eq!(fate.gave_up(&partition).code, ErrorCode::NoQuorum);
+    }
 }

@@ -20,7 +20,33 @@ use super::call::invalid;
 /// `invalid_argument`, naming the field or the place in the text.
 pub fn parse<T: for<'a> Deserialize<'a>>(body: &[u8]) -> Result<T, Rejection> {
     let body = if body.iter().all(u8::is_ascii_whitespace) { b"{}" } else { body };
+    // Without this an array would be taken too, its elements as the fields in their order.
+    if body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(invalid("body", "is not a JSON object, such as `{}`"));
+    }
     serde_json::from_slice(body).map_err(|error| invalid("body", error))
+}
+
+/// An object of texts, in which no name comes twice.
+fn texts<'a, D: Deserializer<'a>>(from: D) -> Result<HashMap<String, String>, D::Error> {
+    struct Visitor;
+    impl<'a> de::Visitor<'a> for Visitor {
+        type Value = HashMap<String, String>;
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an object of texts")
+        }
+        fn visit_map<A: de::MapAccess<'a>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+            let mut texts = HashMap::new();
+            while let Some((name, text)) = from.next_entry::<String, String>()? {
+                if texts.contains_key(&name) {
+                    return Err(de::Error::custom(format_args!("`{name}` is given twice")));
+                }
+                texts.insert(name, text);
+            }
+            Ok(texts)
+        }
+    }
+    from.deserialize_map(Visitor)
 }
 
 /// A `u64` as a decimal string; a JSON number is taken as well.
@@ -90,7 +116,7 @@ pub struct Configure {
 #[serde(deny_unknown_fields)]
 pub struct Join {
     /// Free for the application.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "texts")]
     pub metadata: HashMap<String, String>,
     /// Failure domain; empty: the sidecar's.
     #[serde(default)]
@@ -105,6 +131,7 @@ pub struct Join {
 #[serde(deny_unknown_fields)]
 pub struct SetMetadata {
     /// The new ones.
+    #[serde(deserialize_with = "texts")]
     pub metadata: HashMap<String, String>,
     /// See [`v1::SetMetadataRequest`].
     #[serde(default, deserialize_with = "u64_text")]
@@ -417,6 +444,14 @@ mod tests {
 
     fn refusal<T: for<'a> Deserialize<'a> + std::fmt::Debug>(body: &str) -> String {
         parse::<T>(body.as_bytes()).unwrap_err().message
+    }
+
+    #[test]
+    fn a_body_that_is_no_object_and_a_name_that_comes_twice_are_refused() {
+        assert_eq!(refusal::<Join>(r#"[{"z":"1"},"zone","6000"]"#), "body: is not a JSON object, such as `{}`");
+        let twice = refusal::<Join>(r#"{"metadata":{"a":"1","a":"2"}}"#);
+        assert!(twice.starts_with("body: `a` is given twice"), "{twice}");
+        assert!(refusal::<SetMetadata>(r#"{"metadata":{"a":"1","a":"2"}}"#).contains("given twice"));
     }
 
     #[test]

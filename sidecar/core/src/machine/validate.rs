@@ -18,7 +18,7 @@ pub(super) fn invalid(field: &str, problem: impl std::fmt::Display) -> Rejection
 }
 
 /// A name of a group, a partition group, a member or a primitive: 1 to [`NAME_BYTES_MAX`] bytes, no control character,
-/// no `/`.
+/// no `/`, no space at either end, neither `.` nor `..`.
 ///
 /// # Errors
 /// `invalid_argument`, naming `field`.
@@ -28,6 +28,12 @@ pub fn name(field: &str, text: &str) -> Result<(), Rejection> {
     }
     if text.contains('/') {
         return Err(invalid(field, "contains `/`, which separates names; use another character, for example `.`"));
+    }
+    if text == "." || text == ".." {
+        return Err(invalid(field, "is `.` or `..`, which clients take for a step in a path; use another name"));
+    }
+    if text.trim() != text {
+        return Err(invalid(field, "begins or ends with a space; remove it"));
     }
     label(field, text)
 }

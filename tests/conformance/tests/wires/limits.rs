@@ -196,7 +196,7 @@ fn http_bad_input_gets_a_problem_with_a_code_and_a_sentence() {
 }
 
 /// Every path of the application's API over HTTP, as the tests of both wires use it.
-const PATHS: [&str; 13] = [
+const PATHS: [&str; 21] = [
     "/openapi.json",
     "/v1/groups",
     "/v1/groups/{group}",
@@ -208,6 +208,14 @@ const PATHS: [&str; 13] = [
     "/v1/groups/{group}/self",
     "/v1/groups/{group}/step-down",
     "/v1/groups/{group}/watch",
+    "/v1/locks/{lock}",
+    "/v1/locks/{lock}/acquire",
+    "/v1/locks/{lock}/release",
+    "/v1/locks/{lock}/renew",
+    "/v1/maps/{map}",
+    "/v1/maps/{map}/entries",
+    "/v1/maps/{map}/entries/{key}",
+    "/v1/maps/{map}/watch",
     "/v1/sidecar/drain",
     "/v1/status",
 ];
@@ -222,7 +230,8 @@ fn http_describes_itself_as_openapi() {
         assert_eq!(known, BTreeSet::from(PATHS));
         // Each is served: a method that none has is what is wrong, not the path.
         for path in PATHS {
-            let path = path.replace("{group}", "no-such-group").replace("{member}", "7");
+            let names = [("{group}", "g"), ("{member}", "7"), ("{map}", "m"), ("{key}", "k"), ("{lock}", "l")];
+            let path = names.iter().fold(path.to_owned(), |path, (name, of)| path.replace(name, of));
             let (status, _, problem) = raw("OPTIONS", &path, &[], "").await;
             assert_eq!(status, 405, "{path}: {problem}");
         }
