@@ -11,7 +11,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// waits behind it gains nothing.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes that may wait for the writer before appends are refused. Half a second of work on a slow volume.
+/// Bytes that may wait for the writer before nothing more is admitted. Half a second of work on a slow volume. What was
+/// admitted before may pass it, by what all partitions together may have on their way.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// Saved commit positions that may wait for somebody else's flush before they get one of their own.

@@ -86,7 +86,7 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Bytes of written entries kept in memory for readers, over all partitions.
     pub cache_bytes: usize,
-    /// Bytes that may wait for the writer before appends are refused.
+    /// Bytes that may wait for the writer before nothing more is admitted. What was admitted is taken all the same.
     pub queue_bytes_max: usize,
 }
 
@@ -233,8 +233,8 @@ impl PartitionLog {
     /// Appends entries, which must be contiguous and continue the log; an empty log may begin anywhere behind what is
     /// purged. They can be read when this returns and are durable when `done` is called.
     ///
-    /// Refused, with nothing changed: `InvalidInput` (a gap, an overlap, or [`limits::APPEND_BYTES_MAX`] passed),
-    /// `WouldBlock` (the queue is full). How full the volume is was asked before: [`Log::admit`].
+    /// Refused, with nothing changed: `InvalidInput` (a gap, an overlap, or [`limits::APPEND_BYTES_MAX`] passed). How full
+    /// the queue and the volume are was asked before: [`Log::admit`].
     pub fn append(&self, entries: Vec<(u64, Bytes)>, done: Done) {
         self.handle.shared.append(&self.key, entries, done);
     }

@@ -59,8 +59,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether an append of this many bytes may be queued. Returns the lock, so that it stays true.
-    fn queue(&self, bytes: usize) -> io::Result<MutexGuard<'_, State>> {
+    /// The state, if an append of this many bytes is one that can be written at all.
+    fn open_for(&self, bytes: usize) -> io::Result<MutexGuard<'_, State>> {
         let state = self.open()?;
         if bytes > limits::APPEND_BYTES_MAX {
             return Err(io::Error::new(
@@ -68,16 +68,17 @@ impl Shared {
                 format!("an append of {bytes} bytes is too large"),
             ));
         }
-        if state.queued_bytes > 0 && state.queued_bytes + bytes > self.queue_bytes_max {
-            let sentence = format!("{} bytes wait for the log's disk already", state.queued_bytes);
-            return Err(io::Error::new(io::ErrorKind::WouldBlock, sentence));
-        }
         Ok(state)
     }
 
     /// Whether an append of this many bytes may be promised.
     pub(super) fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
-        let mut state = self.queue(bytes)?;
+        let mut state = self.open_for(bytes)?;
+        // Only here: whoever was promised something must be able to append it, however many were promised at once.
+        if state.queued_bytes > 0 && state.queued_bytes + bytes > self.queue_bytes_max {
+            let sentence = format!("{} bytes wait for the log's disk already", state.queued_bytes);
+            return Err(io::Error::new(io::ErrorKind::WouldBlock, sentence));
+        }
         let wanted = (state.queued_bytes + bytes) as u64;
         let take = |state: &State| {
             // Nothing is taken before the first look.
@@ -100,7 +101,7 @@ impl Shared {
     pub(super) fn append(&self, key: &Arc<str>, entries: Vec<(u64, Bytes)>, done: Done) {
         let change = Change::Entries(entries);
         let bytes = change.encoded_len(key);
-        let refused = match self.queue(bytes) {
+        let refused = match self.open_for(bytes) {
             Ok(mut state) => match state.check_append(key, &change) {
                 Ok(()) => {
                     state.appended_since_look += bytes as u64;

@@ -101,18 +101,42 @@ fn a_segment_that_is_being_prepared_when_the_volume_fills_is_given_back() {
 }
 
 #[test]
-fn a_full_queue_refuses_appends_until_it_has_moved() {
+fn a_full_queue_admits_nothing_more_until_it_has_moved() {
     let disk = disk();
     live(async {
         let options = Options { queue_bytes_max: 1000, ..small() };
         let log = Log::open(&env(&disk, 1), DIR.as_ref(), options).unwrap();
         let partition = log.partition("p");
+        log.admit(Demand::Growth, 900).unwrap();
         let queued = append_now(&partition, vec![(1, bytes([0; 900]))]);
-        let refused = append_now(&partition, vec![(2, bytes([0; 900]))]);
-        assert_eq!(refused.await.unwrap().unwrap_err().kind(), ErrorKind::WouldBlock);
-        assert_eq!(partition.state().last, Some(1));
+        for demand in [Demand::Growth, Demand::Reserve] {
+            assert_eq!(log.admit(demand, 900).unwrap_err().kind(), ErrorKind::WouldBlock);
+        }
         queued.await.unwrap().unwrap();
+        log.admit(Demand::Growth, 900).unwrap();
         append_now(&partition, vec![(2, bytes([0; 900]))]).await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn what_busy_partitions_were_promised_side_by_side_is_taken_while_the_disk_stalls_and_then_written() {
+    let disk = disk();
+    live(async {
+        let options = Options { queue_bytes_max: 1000, ..small() };
+        let log = Log::open(&env(&disk, 1), DIR.as_ref(), options).unwrap();
+        let partitions: Vec<_> = ["a", "b", "c", "d"].map(|key| log.partition(key)).into();
+        for partition in &partitions {
+            partition.admit(Demand::Growth, 900).unwrap();
+        }
+        // The writer does not move while nothing is awaited: a disk that stalls.
+        let queued: Vec<_> =
+            partitions.iter().map(|partition| append_now(partition, vec![(1, bytes([0; 900]))])).collect();
+        assert_eq!(log.admit(Demand::Growth, 1).unwrap_err().kind(), ErrorKind::WouldBlock);
+        for flushed in queued {
+            flushed.await.unwrap().unwrap();
+        }
+        assert!(partitions.iter().all(|partition| partition.state().last == Some(1)));
+        log.admit(Demand::Growth, 900).unwrap();
     });
 }
 
