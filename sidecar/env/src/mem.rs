@@ -48,6 +48,8 @@ struct State {
     /// Changing calls that still succeed before the power goes.
     power: Option<u64>,
     syncs: u64,
+    looks: u64,
+    failing_looks: Option<io::ErrorKind>,
 }
 
 impl Default for State {
@@ -67,6 +69,8 @@ impl Default for State {
             failing: None,
             power: None,
             syncs: 0,
+            looks: 0,
+            failing_looks: None,
         }
     }
 }
@@ -155,6 +159,16 @@ impl MemDisk {
     /// What [`Disk::free_bytes`] answers at most. Writes do not change it and are not bounded by it.
     pub fn set_free_bytes(&self, bytes: u64) {
         self.locked().free_bytes = bytes;
+    }
+
+    /// From now on [`Disk::free_bytes`] fails with this error, and nothing else does; `None` ends it.
+    pub fn fail_free_bytes(&self, error: Option<io::ErrorKind>) {
+        self.locked().failing_looks = error;
+    }
+
+    /// How often [`Disk::free_bytes`] was asked.
+    pub fn free_bytes_asked(&self) -> u64 {
+        self.locked().looks
     }
 
     /// How many bytes all files together may hold; a write beyond fails with `StorageFull`, as on a real volume.
@@ -352,8 +366,12 @@ impl Disk for MemDisk {
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
-        let state = self.locked();
-        Ok(state.free_bytes.min(state.room()))
+        let mut state = self.locked();
+        state.looks += 1;
+        match state.failing_looks {
+            Some(kind) => Err(io::Error::new(kind, "the disk was told not to say what is free")),
+            None => Ok(state.free_bytes.min(state.room())),
+        }
     }
 }
 

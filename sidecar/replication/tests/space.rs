@@ -24,7 +24,7 @@ async fn full_volumes_take_no_writes_but_elections_reads_and_what_ends_sessions_
     cluster.must(create("a")).await;
     let client = Client::new();
     for node in cluster.nodes() {
-        cluster.set_free_bytes(node, 2 * SEGMENT_BYTES);
+        cluster.set_free_bytes(node, 2 * SEGMENT_BYTES).await;
     }
     let leader = cluster.leader().await;
     let (code, message) = refusal(cluster.replica(leader).propose(client.body(create("b")), DEADLINE).await);
@@ -33,7 +33,7 @@ async fn full_volumes_take_no_writes_but_elections_reads_and_what_ends_sessions_
 
     // A new leader writes an entry of its own, and a majority takes it, also when there is nothing left at all.
     for node in cluster.nodes() {
-        cluster.set_free_bytes(node, 0);
+        cluster.set_free_bytes(node, 0).await;
     }
     cluster.crash(leader).await;
     let leader = cluster.leader().await;
@@ -44,7 +44,7 @@ async fn full_volumes_take_no_writes_but_elections_reads_and_what_ends_sessions_
     within(replica.propose_from_reserve(client.body(create("from-the-reserve")), DEADLINE)).await.unwrap().1.unwrap();
 
     for node in cluster.nodes() {
-        cluster.set_free_bytes(node, u64::MAX);
+        cluster.set_free_bytes(node, u64::MAX).await;
     }
     cluster.must(create("b")).await;
     assert_eq!(groups(&cluster.replica(cluster.leader().await)), ["a", "b", "from-the-reserve"]);
@@ -57,7 +57,7 @@ async fn a_follower_with_a_full_volume_stops_nobody_and_catches_up_when_there_is
     cluster.must(create("a")).await;
     let leader = cluster.leader().await;
     let follower = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
-    cluster.set_free_bytes(follower, 0);
+    cluster.set_free_bytes(follower, 0).await;
     // More than is prepared. The machine refuses such a name, which is replicated and logged all the same.
     let too_long = create(&"x".repeat(usize::try_from(SEGMENT_BYTES / 4).unwrap()));
     let client = Client::new();
@@ -67,7 +67,7 @@ async fn a_follower_with_a_full_volume_stops_nobody_and_catches_up_when_there_is
     let (last, _) = cluster.must(create("b")).await;
     assert!(*cluster.replica(follower).applied().borrow() < last, "it takes no more than it has room for");
     assert_eq!(cluster.failure(follower), None);
-    cluster.set_free_bytes(follower, u64::MAX);
+    cluster.set_free_bytes(follower, u64::MAX).await;
     cluster.applied(follower, last).await;
     assert_eq!(groups(&cluster.replica(follower)), ["a", "b"]);
 }
@@ -75,13 +75,13 @@ async fn a_follower_with_a_full_volume_stops_nobody_and_catches_up_when_there_is
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_has_no_room_waits_for_it() {
     let cluster = Cluster::with_snapshots_every(1, 10).await.form().await;
-    cluster.set_free_bytes(1, 16 << 20);
+    cluster.set_free_bytes(1, 16 << 20).await;
     for number in 0..50 {
         cluster.must(create(&format!("g-{number}"))).await;
     }
     assert!(!cluster.has_snapshot(1));
     assert_eq!(cluster.failure(1), None);
-    cluster.set_free_bytes(1, u64::MAX);
+    cluster.set_free_bytes(1, u64::MAX).await;
     within(async {
         while !cluster.has_snapshot(1) {
             tokio::time::sleep(Duration::from_millis(20)).await; // waits for a condition

@@ -1,5 +1,7 @@
 //! Every bound of this crate, with its reason.
 
+use std::time::Duration;
+
 /// Bytes of one segment unless [`crate::log::Options`] says otherwise. Large enough that rolling is rare (once a second
 /// at full speed), small enough that a member needs little room and recovers in milliseconds.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
@@ -34,8 +36,9 @@ pub const RESERVE_SEGMENTS: u64 = 2;
 /// Of these, what entries that other members have sent leave untouched as well: the next segment, once this one is full.
 pub const RESERVE_SEGMENTS_HARD: u64 = 1;
 
-/// Bytes appended without asking the file system again for its free space.
-pub const APPENDED_PER_SPACE_CHECK: u64 = 64 << 10;
+/// How long the volume's free space is believed while nothing is written. What others write to it in that time is far
+/// below the reserve.
+pub const SPACE_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// Bytes of the next segment filled with zeros in one step; a request waits at most for one step.
 pub const FILL_STEP_BYTES: u64 = 1 << 20;

@@ -37,7 +37,7 @@
 //! than [`crate::limits::SEGMENTS_BEFORE_COPYING`] segments beside twice the live bytes, the writer copies what is live
 //! in the oldest one to the end of the log: its votes, commit and purge positions, and its entries.
 //!
-//! Before anything is promised, [`Log::admit`] is asked, and measures the volume: below two segments of free disk growth
+//! Before anything is promised, [`Log::admit`] is asked; the writer measures the volume for it. Below two segments of free disk growth
 //! is refused with `StorageFull`, whatever room the present segment has, and taken again once there is room; votes,
 //! truncations and purges go on (the table is in `space`). What was promised is appended without another look, because a
 //! Raft instance does not survive a refusal. The next segment is prepared only above the reserve; if the volume fills
@@ -200,7 +200,8 @@ impl Log {
         self.handle.shared.failed().await
     }
 
-    /// Whether this many bytes may be appended now: `StorageFull`, `WouldBlock` (too much is queued) or the failure. Ask
+    /// Whether this many bytes may be appended now: `StorageFull`, `WouldBlock` (too much is queued) or the failure. Asks
+    /// memory only: the volume was looked at by the writer, at most [`limits::SPACE_LOOK_PAUSE`] and one flush ago. Ask
     /// before promising to append: a refused append ends a Raft instance.
     pub fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
         self.handle.shared.admit(demand, bytes)

@@ -282,9 +282,18 @@ impl Cluster {
         self.net.lock().unwrap().replicas.remove(&node);
     }
 
-    /// How much of this machine's volume is free from now on.
-    pub fn set_free_bytes(&self, node: u64, bytes: u64) {
-        self.machines[&node].disk.set_free_bytes(bytes);
+    /// How much of this machine's volume is free from now on; returns once its log has looked.
+    pub async fn set_free_bytes(&self, node: u64, bytes: u64) {
+        let disk = &self.machines[&node].disk;
+        disk.set_free_bytes(bytes);
+        let before = disk.free_bytes_asked();
+        within(async {
+            // What was asked just before may not be noted yet.
+            while disk.free_bytes_asked() < before + 2 {
+                tokio::time::sleep(Duration::from_millis(20)).await; // waits for a condition
+            }
+        })
+        .await;
     }
 
     /// Whether this machine's disk holds a snapshot.

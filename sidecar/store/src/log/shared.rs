@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::Bytes;
 use coterie_env::Disk;
@@ -73,29 +73,38 @@ impl Shared {
 
     /// Whether an append of this many bytes may be promised.
     pub(super) fn admit(&self, demand: Demand, bytes: usize) -> io::Result<()> {
-        let mut state = self.open_for(bytes)?;
+        let state = self.open_for(bytes)?;
         // Only here: whoever was promised something must be able to append it, however many were promised at once.
         if state.queued_bytes > 0 && state.queued_bytes + bytes > self.queue_bytes_max {
             let sentence = format!("{} bytes wait for the log's disk already", state.queued_bytes);
             return Err(io::Error::new(io::ErrorKind::WouldBlock, sentence));
         }
         let wanted = (state.queued_bytes + bytes) as u64;
-        let take = |state: &State| {
-            // Nothing is taken before the first look.
-            let free = state.free_bytes.unwrap_or(0);
-            Space { free, prepared: state.prepared_bytes, segment: self.segment_bytes }.take(demand, wanted)
-        };
-        // Asked once per flush, more often only when much is appended at once or the volume was full. What rides along
-        // waits in the queue for as long as nothing else comes, so it does not count.
-        let is_fresh = state.urgent > 0 && state.appended_since_look < limits::APPENDED_PER_SPACE_CHECK;
-        if !(is_fresh && take(&state).is_ok()) {
-            drop(state);
-            let free = self.disk.free_bytes(&self.folder).map_err(|error| self.fail("ask for free disk", &error))?;
-            state = self.open()?;
-            state.free_bytes = Some(free);
-            state.appended_since_look = 0;
+        let free = state.free_bytes.clone();
+        let space = Space { free, prepared: state.prepared_bytes, segment: self.segment_bytes };
+        space.take(demand, wanted).map_err(|shortage| io::Error::new(io::ErrorKind::StorageFull, shortage))
+    }
+
+    /// Asks the volume what is free. Only the writer does, and whoever opens the log: it is a call of the system.
+    pub(super) fn look(&self) {
+        let free = self.disk.free_bytes(&self.folder).map_err(|error| Arc::from(error.to_string()));
+        let mut state = self.lock();
+        state.look_due = false;
+        if let (Err(sentence), Ok(_)) = (&free, &state.free_bytes) {
+            tracing::warn!(folder = %self.folder.display(), %sentence, "the volume does not say what is free");
         }
-        take(&state).map_err(|shortage| io::Error::new(io::ErrorKind::StorageFull, shortage))
+        state.free_bytes = free;
+    }
+
+    /// Has the writer look when it is idle. False when there is nothing to look for any more.
+    fn ask_to_look(&self) -> bool {
+        let is_open = {
+            let mut state = self.lock();
+            state.look_due = true;
+            matches!(state.phase, Phase::Open)
+        };
+        self.work.notify_one();
+        is_open
     }
 
     pub(super) fn append(&self, key: &Arc<str>, entries: Vec<(u64, Bytes)>, done: Done) {
@@ -104,7 +113,6 @@ impl Shared {
         let refused = match self.open_for(bytes) {
             Ok(mut state) => match state.check_append(key, &change) {
                 Ok(()) => {
-                    state.appended_since_look += bytes as u64;
                     state.enqueue(key, change, Some(done));
                     drop(state);
                     self.work.notify_one();
@@ -237,6 +245,16 @@ impl Shared {
         let mut stage = self.stage.subscribe();
         // The sender lives as long as `self`.
         let _ = stage.wait_for(|stage| *stage == Stage::Ended).await;
+    }
+}
+
+/// Has the volume looked at also while nothing is written, for as long as the log lives.
+pub(super) async fn look_now_and_then(shared: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(limits::SPACE_LOOK_PAUSE).await;
+        if !shared.upgrade().is_some_and(|shared| shared.ask_to_look()) {
+            return;
+        }
     }
 }
 

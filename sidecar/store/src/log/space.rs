@@ -13,8 +13,13 @@
 //! | [`Demand::Reserve`] | entries that a leader sent, and what ends sessions | above one; below it while the file that is prepared already has room |
 //! | nobody | votes, truncations, purges, a new leader's first entry | always |
 //!
+//! The volume is looked at by the log's writer, after each flush and twice a second, never by who asks: what is known is
+//! half a second old, or as old as the flush that is under way. A volume that does not answer has no room.
+//!
 //! So a volume that runs full stops growing while it can still elect leaders, drop its log and take snapshots, and one
 //! that somebody else has filled to the last byte still has the room that was prepared.
+
+use std::sync::Arc;
 
 use crate::limits::{RESERVE_SEGMENTS, RESERVE_SEGMENTS_HARD};
 
@@ -28,10 +33,10 @@ pub enum Demand {
 }
 
 /// What there is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Space {
-    /// Of the volume.
-    pub(super) free: u64,
+    /// Of the volume, or why that is not known.
+    pub(super) free: Result<u64, Arc<str>>,
     /// Left in the files that are written already, so that a full volume does not take it away.
     pub(super) prepared: u64,
     /// Of one segment.
@@ -39,26 +44,36 @@ pub(super) struct Space {
 }
 
 /// What is missing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the volume has {free} bytes left; writes are taken again from {wanted} on: free some of it, or enlarge it")]
-pub(super) struct Shortage {
-    /// Free now.
-    free: u64,
-    /// Free when it is taken.
-    wanted: u64,
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Shortage {
+    #[error("the volume has {free} bytes left; writes are taken again from {wanted} on: free some of it, or enlarge it")]
+    Full {
+        /// Free now.
+        free: u64,
+        /// Free when it is taken.
+        wanted: u64,
+    },
+    #[error("the volume does not say how much of it is free: {0}")]
+    Unknown(Arc<str>),
 }
 
 impl Space {
     /// Whether this many bytes, with those that wait already, may be appended.
-    pub(super) fn take(self, demand: Demand, bytes: u64) -> Result<(), Shortage> {
+    pub(super) fn take(&self, demand: Demand, bytes: u64) -> Result<(), Shortage> {
         let Space { free, prepared, segment } = self;
+        let (prepared, segment) = (*prepared, *segment);
         let (reserve, of_prepared) = match demand {
             Demand::Growth => (RESERVE_SEGMENTS * segment, false),
             // A quarter of a segment stays for what is never refused.
             Demand::Reserve => (RESERVE_SEGMENTS_HARD * segment, prepared >= bytes.saturating_add(segment / 4)),
         };
         let wanted = reserve.saturating_add(bytes);
-        if free >= wanted || of_prepared { Ok(()) } else { Err(Shortage { free, wanted }) }
+        match free {
+            _ if of_prepared => Ok(()),
+            Ok(free) if *free >= wanted => Ok(()),
+            Ok(free) => Err(Shortage::Full { free: *free, wanted }),
+            Err(sentence) => Err(Shortage::Unknown(sentence.clone())),
+        }
     }
 }
 
@@ -86,14 +101,20 @@ mod tests {
             (0, ALL, Growth, 0, false),
         ];
         for (free, prepared, demand, bytes, taken) in cases {
-            let space = Space { free, prepared, segment: 1000 };
+            let space = Space { free: Ok(free), prepared, segment: 1000 };
             assert_eq!(space.take(demand, bytes).is_ok(), taken, "{space:?} {demand:?} {bytes}");
         }
     }
 
     #[test]
     fn a_refusal_says_what_is_left_and_what_is_needed() {
-        let sentence = Space { free: 7, prepared: 0, segment: 1000 }.take(Demand::Growth, 10).unwrap_err().to_string();
+        let sentence = |free| {
+            let space = Space { free, prepared: 0, segment: 1000 };
+            space.take(Demand::Growth, 10).unwrap_err().to_string()
+        };
+        let unknown = sentence(Err("no such device".into()));
+        assert!(unknown.contains("no such device"), "{unknown}");
+        let sentence = sentence(Ok(7));
         assert!(sentence.contains("7 bytes left") && sentence.contains("2010"), "{sentence}");
     }
 }

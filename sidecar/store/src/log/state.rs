@@ -28,9 +28,10 @@ pub(super) struct State {
     /// Bytes of written entries that are cached, with overhead.
     cached_bytes: usize,
     cache_bytes_max: usize,
-    /// Free space at the last look, and what was appended since.
-    pub(super) free_bytes: Option<u64>,
-    pub(super) appended_since_look: u64,
+    /// Of the volume at the last look, or why it could not be asked.
+    pub(super) free_bytes: Result<u64, Arc<str>>,
+    /// The writer is to look when it is idle.
+    pub(super) look_due: bool,
     /// What the active segment and the full spare one still take.
     pub(super) prepared_bytes: u64,
     pub(super) phase: Phase,
@@ -287,8 +288,8 @@ impl State {
             next_ticket: 0,
             cached_bytes: 0,
             cache_bytes_max,
-            free_bytes: None,
-            appended_since_look: 0,
+            free_bytes: Err("it was not looked at yet".into()),
+            look_due: true,
             prepared_bytes: 0,
             phase: Phase::Open,
         }

@@ -70,6 +70,8 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
         buffer: Vec::new(),
         untidy: true,
     };
+    shared.look();
+    env.spawn.spawn("free-space", Box::pin(shared::look_now_and_then(Arc::downgrade(&shared))));
     env.spawn.dedicated("coterie-log", Box::pin(writer.run()));
     Ok(shared)
 }
@@ -100,6 +102,7 @@ enum Work {
     Write(Vec<Op>),
     /// All that is queued, and what to do about old segments once it is written.
     Tidy(Vec<Op>, copy::Plan),
+    Look,
     Prepare,
     End,
 }
@@ -138,6 +141,10 @@ impl Writer {
                 copy::carry_out(self, plan).map_err(|error| self.shared.fail("free old segments", &error))?;
                 Ok(Next::Again)
             }
+            Work::Look => {
+                self.shared.look();
+                Ok(Next::Again)
+            }
             Work::Prepare => {
                 self.buffer.clear();
                 self.buffer.shrink_to(SECTOR_BYTES);
@@ -168,7 +175,7 @@ impl Writer {
         if state.urgent > 0 || is_closing || state.queue.len() > limits::RIDERS_MAX {
             return Work::Write(state.take(limits::BATCH_BYTES_MAX));
         }
-        Work::Prepare
+        if state.look_due { Work::Look } else { Work::Prepare }
     }
 
     /// Writes ops in as many batches as they need, and completes each batch after its flush.
@@ -201,6 +208,7 @@ impl Writer {
         state.evict();
         state.prepared_bytes = self.prepared_bytes();
         drop(state);
+        self.shared.look();
         // In step with what is written, so that the next segment is ready when this one is full.
         self.prepare_spare(2 * self.buffer.len() as u64).map(drop)
     }
@@ -267,7 +275,9 @@ impl Writer {
             Some(spare) => spare,
             None => {
                 let len = self.shared.segment_bytes;
-                if disk.free_bytes(&self.shared.folder)? < len * (limits::RESERVE_SEGMENTS + 1) {
+                // A volume that does not say how much is free may have nothing.
+                let free = disk.free_bytes(&self.shared.folder).unwrap_or(0);
+                if free < len * (limits::RESERVE_SEGMENTS + 1) {
                     return Ok(Next::Wait);
                 }
                 Blank::begin(disk, &self.shared.folder, SPARE, len)?

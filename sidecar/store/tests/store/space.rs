@@ -16,6 +16,7 @@ fn a_full_volume_refuses_growth_takes_what_is_decided_and_recovers_by_itself() {
         let partition = log.partition("p");
         append(&partition, 1..=3).await.unwrap();
         disk.set_free_bytes(2 * 4096);
+        until(|| log.admit(Demand::Growth, 1).is_err()).await;
         let refused = log.admit(Demand::Growth, 1).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::StorageFull);
         assert!(refused.to_string().contains("8192 bytes left"), "{refused}");
@@ -26,14 +27,14 @@ fn a_full_volume_refuses_growth_takes_what_is_decided_and_recovers_by_itself() {
         partition.purge(1, bytes("id")).await.unwrap();
         assert!(log.healthy());
         disk.set_free_bytes(u64::MAX);
-        log.admit(Demand::Growth, 1).unwrap();
+        until(|| log.admit(Demand::Growth, 1).is_ok()).await;
         append(&partition, [3]).await.unwrap();
         assert_eq!(indexes(&partition), [2, 3]);
     });
 }
 
 #[test]
-fn a_volume_that_fills_between_two_writes_is_noticed_at_the_next_although_the_segment_has_room() {
+fn a_volume_that_fills_while_nothing_is_written_is_noticed_although_the_segment_has_room() {
     let disk = disk();
     live(async {
         let log = open(&disk).unwrap();
@@ -43,9 +44,45 @@ fn a_volume_that_fills_between_two_writes_is_noticed_at_the_next_although_the_se
         // Waits in the queue for somebody else's flush.
         partition.save_committed(bytes("1"));
         disk.set_free_bytes(0);
+        until(|| log.admit(Demand::Growth, 1).is_err()).await;
         assert_eq!(log.admit(Demand::Growth, 1).unwrap_err().kind(), ErrorKind::StorageFull);
         disk.set_free_bytes(u64::MAX);
-        log.admit(Demand::Growth, 1).unwrap();
+        until(|| log.admit(Demand::Growth, 1).is_ok()).await;
+    });
+}
+
+#[test]
+fn whoever_asks_for_room_asks_memory_and_the_writer_looks_after_each_flush() {
+    let disk = disk();
+    live(async {
+        let log = open(&disk).unwrap();
+        settle().await;
+        let before = disk.free_bytes_asked();
+        for _ in 0..1000 {
+            log.admit(Demand::Growth, 1).unwrap();
+        }
+        assert_eq!(disk.free_bytes_asked(), before);
+        disk.set_free_bytes(0);
+        append(&log.partition("p"), [1]).await.unwrap();
+        assert_eq!(log.admit(Demand::Growth, 1).unwrap_err().kind(), ErrorKind::StorageFull);
+    });
+}
+
+#[test]
+fn a_volume_that_does_not_say_what_is_free_refuses_growth_until_it_does_and_the_log_lives() {
+    let disk = disk();
+    live(async {
+        let log = open(&disk).unwrap();
+        settle().await;
+        disk.fail_free_bytes(Some(ErrorKind::Other));
+        append(&log.partition("p"), [1]).await.unwrap();
+        let refused = log.admit(Demand::Growth, 1).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::StorageFull);
+        assert!(refused.to_string().contains("does not say"), "{refused}");
+        log.admit(Demand::Reserve, 1).unwrap();
+        disk.fail_free_bytes(None);
+        until(|| log.admit(Demand::Growth, 1).is_ok()).await;
+        assert!(log.healthy());
     });
 }
 
@@ -58,6 +95,7 @@ fn a_volume_that_somebody_else_fills_to_the_last_byte_holds_what_is_decided_and_
         let partition = log.partition("p");
         append(&partition, [1]).await.unwrap();
         disk.set_capacity(0);
+        until(|| log.admit(Demand::Growth, 1).is_err()).await;
         assert_eq!(log.admit(Demand::Growth, 1).unwrap_err().kind(), ErrorKind::StorageFull);
         // What is prepared has room, up to a rest that is left to votes.
         let mut index = 1;
@@ -71,7 +109,7 @@ fn a_volume_that_somebody_else_fills_to_the_last_byte_holds_what_is_decided_and_
         settle().await;
         assert!(log.healthy());
         disk.set_capacity(1 << 20);
-        log.admit(Demand::Growth, 600).unwrap();
+        until(|| log.admit(Demand::Growth, 600).is_ok()).await;
         append(&partition, [index + 1]).await.unwrap();
         assert_eq!(indexes(&partition), [index, index + 1]);
     });

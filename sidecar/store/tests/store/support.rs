@@ -83,6 +83,16 @@ pub async fn settle() {
     }
 }
 
+/// Waits until this holds, which the writer makes true.
+pub async fn until(holds: impl Fn() -> bool) {
+    let waited = async {
+        while !holds() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), waited).await.unwrap();
+}
+
 /// The segments' files.
 pub fn segments(disk: &MemDisk) -> Vec<PathBuf> {
     let files = disk.list(&Path::new(DIR).join("wal")).unwrap();
