@@ -4,20 +4,24 @@
 //! with the directory (D14). The identity is never guessed: if the file is damaged, or missing while there is data, the
 //! directory is refused. Starting counts: `start_counter` rises durably at every open, so that whoever saw a later start
 //! knows an earlier one for stale.
+//!
+//! A volume without a free byte must not keep a member from starting, so the identity is overwritten where it is (see
+//! `slots`), and what a crash left half made is removed first.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use coterie_env::{Disk, Env, Lock, disk};
+use coterie_env::{Disk, Env, Lock};
 use serde::{Deserialize, Serialize};
 
 use crate::sealed;
 
-/// The version of the identity that this program writes.
-const VERSION: u32 = 1;
-const MAGIC: [u8; 8] = *b"coterie\x01";
+mod slots;
+
+/// The version of the identity that this program writes. Version 1 was a file of one frame, replaced as a whole.
+const VERSION: u32 = 2;
 
 /// An open, locked data directory.
 pub struct Directory {
@@ -164,6 +168,9 @@ pub enum Damage {
     /// Its frame.
     #[error(transparent)]
     Frame(#[from] sealed::Error),
+    /// It is none of the sizes that it can have.
+    #[error("it has {0} bytes, which are no two slots")]
+    Slots(u64),
     /// Its content, although the checksum matches.
     #[error("its content is not an identity: {0}")]
     Content(postcard::Error),
@@ -187,6 +194,7 @@ impl Directory {
         let mut identity = match Self::read(disk.as_ref(), path)? {
             Some(found) => {
                 check_owner(path, &found, cluster, member)?;
+                remove_half_made(disk.as_ref(), path)?;
                 found
             }
             None => mint(env, cluster, member),
@@ -211,7 +219,7 @@ impl Directory {
             }
             Err(source) => return Err(Error::Read { path: file, source }),
         };
-        decode(&bytes).map(Some).map_err(|source| Error::Damaged { path: file, source })
+        slots::read(&bytes).map(Some).map_err(|source| Error::Damaged { path: file, source })
     }
 
     /// The identity as it is now.
@@ -287,18 +295,28 @@ fn holds_data(disk: &dyn Disk, path: &Path) -> Result<bool, Error> {
     Ok(false)
 }
 
-fn decode(bytes: &[u8]) -> Result<Identity, Damage> {
-    let (_version, body) = sealed::open(MAGIC, VERSION, bytes)?;
-    let identity: Identity = postcard::from_bytes(body).map_err(Damage::Content)?;
-    match identity.node_id {
-        0 => Err(Damage::NoNode),
-        _ => Ok(identity),
+/// Removes what a crash left half made, before anything is written: on a full volume it may be all the room there is.
+fn remove_half_made(disk: &dyn Disk, path: &Path) -> Result<(), Error> {
+    for folder in [path.to_owned(), path.join("wal"), path.join("snap")] {
+        let remove = || {
+            for file in disk.list(&folder)? {
+                if file.extension().is_some_and(|extension| extension == "tmp") {
+                    disk.remove(&file)?;
+                }
+            }
+            Ok::<(), io::Error>(())
+        };
+        match remove() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Read { path: folder, source: error });
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn write(disk: &dyn Disk, path: &Path, identity: &Identity) -> Result<(), Error> {
     let file = path.join("identity");
-    let body = postcard::to_allocvec(identity).expect("an identity has no type that postcard refuses");
-    disk::replace(disk, &file, &sealed::seal(MAGIC, VERSION, &body))
-        .map_err(|source| Error::Write { path: file, source })
+    slots::write(disk, &file, identity).map_err(|source| Error::Write { path: file, source })
 }

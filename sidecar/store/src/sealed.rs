@@ -46,6 +46,13 @@ pub enum Error {
     Checksum,
 }
 
+/// As [`open`], of a frame that something else may follow.
+pub(crate) fn open_first(magic: [u8; 8], supported: u32, bytes: &[u8]) -> Result<(u32, &[u8]), Error> {
+    let length = bytes.get(12..20).map(|length| u64::from_le_bytes(length.try_into().expect("eight bytes")));
+    let end = length.and_then(|length| usize::try_from(length).ok()?.checked_add(HEADER_BYTES));
+    open(magic, supported, end.and_then(|end| bytes.get(..end)).unwrap_or(bytes))
+}
+
 /// The version and the body of a frame, checked.
 pub(crate) fn open(magic: [u8; 8], supported: u32, sealed: &[u8]) -> Result<(u32, &[u8]), Error> {
     let Some((header, body)) = sealed.split_at_checked(HEADER_BYTES) else {

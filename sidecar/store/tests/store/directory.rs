@@ -59,6 +59,28 @@ fn an_update_is_durable_when_it_returns_and_whole_wherever_the_power_goes() {
 }
 
 #[test]
+fn a_start_on_a_volume_without_a_free_byte_counts_and_drops_what_is_half_made() {
+    let disk = MemDisk::new();
+    drop(open_directory(&disk, 1).unwrap());
+    live(async {
+        let log = open(&disk).unwrap();
+        settle().await;
+        log.close().await;
+    });
+    let spare = Path::new(DIR).join("wal/spare.tmp");
+    assert!(disk.read(&spare).is_ok());
+    disk.set_capacity(0);
+    for start in 2..5 {
+        let directory = open_directory(&disk, start).unwrap();
+        assert_eq!(directory.identity().start_counter, start);
+        directory.update(|identity| identity.formed = true).unwrap();
+        assert!(disk.read(&spare).is_err());
+        drop(directory);
+        disk.crash();
+    }
+}
+
+#[test]
 fn a_second_process_is_refused() {
     let disk = MemDisk::new();
     let held = open_directory(&disk, 1).unwrap();
@@ -81,13 +103,17 @@ fn the_directory_of_another_member_or_cluster_is_refused() {
 }
 
 #[test]
-fn a_damaged_identity_is_refused_at_any_byte_and_never_replaced() {
+fn an_identity_both_copies_of_which_are_damaged_is_refused_at_any_byte_and_never_replaced() {
     let disk = MemDisk::new();
     drop(open_directory(&disk, 1).unwrap());
-    let len = disk.read(&identity_file()).unwrap().len() as u64;
+    let file = disk.read(&identity_file()).unwrap();
+    let slot = file.len() / 2;
+    let len = file[..slot].iter().rposition(|byte| *byte != 0).unwrap();
     for byte in 0..len {
         let damaged = disk.fork();
-        damaged.corrupt(&identity_file(), byte).unwrap();
+        for copy in [byte, slot + byte] {
+            damaged.corrupt(&identity_file(), copy as u64).unwrap();
+        }
         let before = damaged.read(&identity_file()).unwrap();
         let error = open_directory(&damaged, 2).err().unwrap();
         assert!(matches!(error, Error::Damaged { .. }), "byte {byte}: {error}");
