@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_core::config::{Config, Overrides};
-use coterie_env::Env;
+use coterie_env::{Disk as _, Env};
 use coterie_env::mem::MemDisk;
 use coterie_proto::v1;
 use coterie_proto::v1::groups_client::GroupsClient;
@@ -36,6 +36,14 @@ async fn start(disk: &MemDisk) -> (Node, u16) {
         tokio::task::yield_now().await;
     }
     (node, ports[1])
+}
+
+/// What all files hold, without the log's next segment, which a start drops.
+fn held_bytes(disk: &MemDisk) -> u64 {
+    let folders = ["/data", "/data/wal", "/data/snap"];
+    let files = folders.iter().flat_map(|folder| disk.list(folder.as_ref()).unwrap_or_default());
+    let kept = files.filter(|path| path.extension().is_none_or(|extension| extension != "tmp"));
+    kept.map(|path| disk.read(&path).map_or(0, |bytes| bytes.len() as u64)).sum()
 }
 
 /// Status and body of a request over HTTP.
@@ -87,6 +95,31 @@ async fn d12_a_full_volume_refuses_writes_with_a_code_answers_reads_and_recovers
     }
     disk.set_free_bytes(u64::MAX);
     while grpc.create(create("over-grpc")).await.is_err() {}
+    assert_eq!(http(port, "PUT", "over-http").await.0, 200);
+    tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_on_a_full_volume_comes_back_answers_reads_and_refuses_writes() {
+    let disk = MemDisk::new();
+    let (node, port) = start(&disk).await;
+    assert_eq!(http(port, "PUT", "before").await.0, 200);
+    tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
+    // Ends whatever still holds the directory, as the end of the process does.
+    disk.crash();
+    for left_bytes in [10 << 20, 0] {
+        disk.set_capacity(held_bytes(&disk) + left_bytes);
+        let (node, port) = tokio::time::timeout(Duration::from_secs(30), start(&disk)).await.expect("it serves");
+        let (status, group) = http(port, "GET", "before").await;
+        assert_eq!((status, group["consistency"].as_str()), (200, Some("linearizable")), "{group}");
+        let (status, problem) = http(port, "PUT", "over-http").await;
+        assert_eq!((status, problem["code"].as_str()), (507, Some("storage_full")), "{problem}");
+        assert_eq!((node.live(), node.ready()), (Ok(()), Ok(())));
+        tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
+        disk.crash();
+    }
+    disk.set_capacity(u64::MAX);
+    let (node, port) = start(&disk).await;
     assert_eq!(http(port, "PUT", "over-http").await.0, 200);
     tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
 }

@@ -70,6 +70,30 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether this keeps the cluster itself in order: who its members are, and which of their sessions live. It is taken
+    /// also by a volume that is too full for what applications write. Members make as much of it as they start, stop and
+    /// die; applications cannot make more of it.
+    ///
+    /// Opening a session is part of it: it ends those of the member's earlier runs, which would otherwise hold their locks
+    /// and memberships until they expire.
+    pub fn is_upkeep(&self) -> bool {
+        match self {
+            Self::OpenSession { member: _, incarnation: _, ttl_ms: _ }
+            | Self::CloseSession(_)
+            | Self::ExpireSessions(_) => true,
+            Self::Directory(op) => match op {
+                DirectoryOp::RegisterMember(_) | DirectoryOp::ForgetMember(_) => true,
+                DirectoryOp::CreatePartitionGroup(_)
+                | DirectoryOp::DeletePartitionGroup { name: _, force: _ }
+                | DirectoryOp::RecordPrimitive(_)
+                | DirectoryOp::ForgetPrimitive(_) => false,
+            },
+            Self::Group { name: _, op: _ } | Self::Map { name: _, op: _ } | Self::Lock { name: _, op: _ } => false,
+        }
+    }
+}
+
 /// A change of one group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GroupOp {

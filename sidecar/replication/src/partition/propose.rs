@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use bytes::Bytes;
-use coterie_core::command::Outcome;
+use coterie_core::command::{self, Envelope, Outcome};
 use coterie_core::{ErrorCode, MemberName, Rejection, Revision};
 use coterie_store::log::Demand;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
@@ -38,12 +38,14 @@ impl Partition {
     ///
     /// Not proposed, and never will be: [`ProposeError::NotLeader`], and all codes but [`ErrorCode::Unknown`]. With that
     /// one the command may or may not be applied, now or later; a retry with the same request id is applied once.
+    ///
+    /// A volume that is too full for what applications write still takes what keeps the cluster in order
+    /// ([`coterie_core::command::Command::is_upkeep`]).
     pub async fn propose(&self, body: Bytes, timeout: Duration) -> Result<(Revision, Outcome), ProposeError> {
         self.propose_as(Demand::Growth, body, timeout).await
     }
 
-    /// As [`Partition::propose`], also when the volume is too full for what applications write. For what the partition
-    /// itself must decide: who is gone is no matter of the disk.
+    /// As [`Partition::propose`], whatever the command is, also when the volume is too full for what applications write.
     pub async fn propose_from_reserve(
         &self,
         body: Bytes,
@@ -59,7 +61,7 @@ impl Partition {
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
         let since = Instant::now();
-        let _permit = self.admit(demand, body.len())?;
+        let _permit = self.admit(demand, &body)?;
         let (waiter, answer) = Waiter::pair();
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
         // Until this returns the proposal is ours: cancelled, it was never proposed.
@@ -75,7 +77,8 @@ impl Partition {
         }
     }
 
-    fn admit(&self, demand: Demand, bytes: usize) -> Result<Permit, ProposeError> {
+    fn admit(&self, demand: Demand, body: &Bytes) -> Result<Permit, ProposeError> {
+        let bytes = body.len();
         if self.shutting_down() {
             return Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"));
         }
@@ -87,7 +90,14 @@ impl Partition {
             let message = format!("{} has {IN_FLIGHT_MAX} commands or 8 MiB on their way; retry later", self.inner.id);
             ProposeError::rejected(ErrorCode::Overloaded, message)
         })?;
-        self.inner.log.admit(demand, bytes).map_err(|error| {
+        let admitted = match self.inner.log.admit(demand, bytes) {
+            // Only now: what a command is need not be known while there is room.
+            Err(error) if error.kind() == ErrorKind::StorageFull && demand == Demand::Growth && is_upkeep(body) => {
+                self.inner.log.admit(Demand::Reserve, bytes)
+            }
+            admitted => admitted,
+        };
+        admitted.map_err(|error| {
             let Inner { id, member, .. } = &*self.inner;
             let (code, message) = match error.kind() {
                 ErrorKind::WouldBlock => {
@@ -141,6 +151,10 @@ impl Partition {
             }
         }
     }
+}
+
+fn is_upkeep(body: &[u8]) -> bool {
+    command::decode::<Envelope>("command", body).is_ok_and(|envelope| envelope.command.is_upkeep())
 }
 
 fn unknown(message: &str) -> ProposeError {

@@ -10,14 +10,18 @@
 //! | who asks | for | is taken |
 //! |---|---|---|
 //! | [`Demand::Growth`] | what applications write, where the partition's leader is | above two segments |
-//! | [`Demand::Reserve`] | entries that a leader sent, and what ends sessions | above one; below it while the file that is prepared already has room |
+//! | [`Demand::Reserve`] | entries that a leader sent; who the members are, and which of their sessions live | above one; below it while the file that is prepared already has room |
 //! | nobody | votes, truncations, purges, a new leader's first entry | always |
+//!
+//! A start needs no more than that: its identity is overwritten in place, its registration and its sessions are of the
+//! second row, and it leads with an entry of the third.
 //!
 //! The volume is looked at by the log's writer, after each flush and twice a second, never by who asks: what is known is
 //! half a second old, or as old as the flush that is under way. A volume that does not answer has no room.
 //!
-//! So a volume that runs full stops growing while it can still elect leaders, drop its log and take snapshots, and one
-//! that somebody else has filled to the last byte still has the room that was prepared.
+//! So a volume that runs full stops growing while it can still start, elect leaders, drop its log and take snapshots, and
+//! one that somebody else has filled to the last byte still has the room that was prepared. **Limit:** when that is used
+//! up as well, or a start finds less than a quarter of it, the member waits for room, or its log fails.
 
 use std::sync::Arc;
 
