@@ -45,7 +45,7 @@ pub async fn run(node: Node) {
             return;
         }
     } else {
-        node.set_state(State::WaitingForManagementGroup);
+        node.set_state(State::WaitingForManagementGroup { reason: String::new() });
     }
     node.env().spawn.spawn("directory", Box::pin(ask_for_directory(node.clone())));
     if !register(&node).await {
@@ -111,7 +111,7 @@ async fn open_management(node: &Node) -> bool {
             () = stop.cancelled() => return false,
         }
     }
-    node.set_state(State::WaitingForManagementGroup);
+    node.set_state(State::WaitingForManagementGroup { reason: String::new() });
     match open_partition(node, store, &PartitionId::system(), 0).await {
         Some(partition) => {
             if let Some(formation) = form {
@@ -342,15 +342,8 @@ async fn register(node: &Node) -> bool {
                         node.greetings().refuse_self(rejection);
                         return false;
                     }
-                    _ => {
-                        let members = node.peers().members();
-                        let missing = members.into_iter().filter(|member| !node.greetings().reachable(member));
-                        let missing: Vec<String> = missing.map(|member| member.0).collect();
-                        if !missing.is_empty() && node.store().is_some() {
-                            node.set_state(State::WaitingForMembers { missing });
-                        }
-                        tracing::info!(reason = %rejection.message, "not registered yet");
-                    }
+                    // Said, and logged, when it changes.
+                    _ => node.set_state(waiting(node, rejection)),
                 },
             }
         }
@@ -359,6 +352,18 @@ async fn register(node: &Node) -> bool {
             () = stop.cancelled() => return false,
         }
     }
+}
+
+/// What a member waits for that the management group has not recorded: the members that it does not hear of, if nobody
+/// who leads has answered; otherwise what was answered.
+fn waiting(node: &Node, rejection: Rejection) -> State {
+    let members = node.peers().members().into_iter();
+    let missing: Vec<String> =
+        members.filter(|member| !node.greetings().reachable(member)).map(|member| member.0).collect();
+    if rejection.code == ErrorCode::NoQuorum && !missing.is_empty() && node.store().is_some() {
+        return State::WaitingForMembers { missing };
+    }
+    State::WaitingForManagementGroup { reason: rejection.message }
 }
 
 fn own_record(node: &Node) -> MemberRecord {

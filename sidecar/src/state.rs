@@ -12,8 +12,11 @@ pub enum State {
         /// Their names.
         missing: Vec<String>,
     },
-    /// No management group has been found yet (D22).
-    WaitingForManagementGroup,
+    /// No management group has been found yet, or it has not recorded this member (D22).
+    WaitingForManagementGroup {
+        /// What it said, or why it said nothing; empty as long as nobody was asked.
+        reason: String,
+    },
     /// The data directory is not the one that the cluster knows (D14). This process never votes.
     Refused(Rejection),
     /// Serving.
@@ -28,7 +31,7 @@ impl State {
         match self {
             Self::Starting => "starting",
             Self::WaitingForMembers { .. } => "waiting_for_members",
-            Self::WaitingForManagementGroup => "waiting_for_management_group",
+            Self::WaitingForManagementGroup { reason: _ } => "waiting_for_management_group",
             Self::Refused(_) => "refused",
             Self::Running => "running",
             Self::Draining => "draining",
@@ -44,7 +47,10 @@ impl State {
         match self {
             Self::Starting | Self::Running => String::new(),
             Self::WaitingForMembers { missing } => format!("not heard of yet: {}", missing.join(", ")),
-            Self::WaitingForManagementGroup => "no member that leads the management group has answered yet".to_owned(),
+            Self::WaitingForManagementGroup { reason } if reason.is_empty() => {
+                "no member that leads the management group has answered yet".to_owned()
+            }
+            Self::WaitingForManagementGroup { reason } => reason.clone(),
             Self::Refused(rejection) => rejection.message.clone(),
             Self::Draining => "leaderships are handed over and memberships end".to_owned(),
         }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_core::config::{Config, Overrides};
-use coterie_env::{Disk as _, Env};
 use coterie_env::mem::MemDisk;
+use coterie_env::{Disk as _, Env};
 use coterie_proto::v1;
 use coterie_proto::v1::groups_client::GroupsClient;
 use coterie_sidecar::node::{Node, Options};
@@ -17,8 +17,17 @@ use coterie_sidecar::state::State;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Channel;
 
-/// Starts a cluster of one on this disk; its port for applications.
+/// Starts a cluster of one on this disk and waits until it serves; its port for applications.
 async fn start(disk: &MemDisk) -> (Node, u16) {
+    let (node, port) = begin(disk).await;
+    node.state().wait_for(|state| *state == State::Running).await.unwrap();
+    while node.ready().is_err() {
+        tokio::task::yield_now().await;
+    }
+    (node, port)
+}
+
+async fn begin(disk: &MemDisk) -> (Node, u16) {
     let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
     drop(free);
@@ -30,12 +39,7 @@ async fn start(disk: &MemDisk) -> (Node, u16) {
     let config = Config::from_yaml(&text, &Overrides::default()).unwrap();
     let env = Env { disk: Arc::new(disk.clone()), ..coterie_env::real() };
     let data_directory = PathBuf::from("/data");
-    let node = Node::start(Options { env, config, data_directory, api_socket: None }).await.unwrap();
-    node.state().wait_for(|state| *state == State::Running).await.unwrap();
-    while node.ready().is_err() {
-        tokio::task::yield_now().await;
-    }
-    (node, ports[1])
+    (Node::start(Options { env, config, data_directory, api_socket: None }).await.unwrap(), ports[1])
 }
 
 /// What all files hold, without the log's next segment, which a start drops.
@@ -121,5 +125,33 @@ async fn a_restart_on_a_full_volume_comes_back_answers_reads_and_refuses_writes(
     disk.set_capacity(u64::MAX);
     let (node, port) = start(&disk).await;
     assert_eq!(http(port, "PUT", "over-http").await.0, 200);
+    tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_not_recorded_says_what_the_management_group_said() {
+    let disk = MemDisk::new();
+    let (node, _) = start(&disk).await;
+    tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
+    disk.crash();
+    // So much that the present segment has not even room for a registration.
+    let env = Env { disk: Arc::new(disk.clone()), ..coterie_env::real() };
+    let log = coterie_store::Log::open(&env, "/data".as_ref(), coterie_store::log::Options::default()).unwrap();
+    let (flushed, is_flushed) = tokio::sync::oneshot::channel();
+    let filler = vec![(1, vec![0; 13 << 20].into())];
+    log.partition("filler").append(filler, Box::new(move |result| drop(flushed.send(result))));
+    is_flushed.await.unwrap().unwrap();
+    log.close().await;
+    disk.crash();
+    disk.set_capacity(held_bytes(&disk));
+
+    let (node, _) = begin(&disk).await;
+    let mut states = node.state();
+    let says =
+        |state: &State| state.label() == "waiting_for_management_group" && state.reason().contains("0 bytes left");
+    tokio::time::timeout(Duration::from_secs(30), states.wait_for(says)).await.unwrap().unwrap();
+    disk.set_capacity(u64::MAX);
+    let runs = states.wait_for(|state| *state == State::Running);
+    tokio::time::timeout(Duration::from_secs(30), runs).await.unwrap().unwrap();
     tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
 }

@@ -99,7 +99,7 @@ fn admit(state: &State, when: When) -> Result<(), Rejection> {
             Err(Rejection::new(ErrorCode::ShuttingDown, "the sidecar is draining and takes no new members"))
         }
         State::Refused(rejection) => Err(rejection.clone()),
-        State::Starting | State::WaitingForMembers { missing: _ } | State::WaitingForManagementGroup => {
+        State::Starting | State::WaitingForMembers { missing: _ } | State::WaitingForManagementGroup { reason: _ } => {
             let reason = state.reason();
             let reason = if reason.is_empty() { "it is starting".to_owned() } else { reason };
             Err(Rejection::new(
@@ -296,9 +296,13 @@ mod tests {
 
     #[test]
     fn d22_a_sidecar_without_management_group_answers_so() {
-        for state in [State::Starting, State::WaitingForManagementGroup] {
+        let unheard = State::WaitingForManagementGroup { reason: String::new() };
+        for state in [State::Starting, unheard] {
             assert_eq!(admit(&state, When::Serving).unwrap_err().code, ErrorCode::WaitingForManagementGroup);
         }
+        let rejected = State::WaitingForManagementGroup { reason: "the volume of one is full".to_owned() };
+        let rejection = admit(&rejected, When::Serving).unwrap_err();
+        assert!(rejection.message.ends_with("waits for the management group: the volume of one is full"));
         let waiting = State::WaitingForMembers { missing: vec!["member-2".to_owned()] };
         assert!(admit(&waiting, When::Serving).unwrap_err().message.contains("member-2"));
     }
