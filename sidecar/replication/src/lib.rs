@@ -31,6 +31,7 @@ mod network;
 mod partition;
 mod pipeline;
 mod replica;
+mod room;
 mod runtime;
 mod snapshots;
 mod state_machine;

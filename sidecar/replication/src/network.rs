@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::{MemberName, NodeId, PartitionId};
+use coterie_env::Env;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Kind};
 use crate::pipeline::{AppendAnswer, Pipeline};
+use crate::room::{Answered, Rooms};
 use crate::timing::snapshot_timeout;
 use crate::transport::{Target, Transport};
 use crate::types::{Seat, Snapshot, SnapshotMeta, TypeConfig, Vote};
@@ -32,6 +34,9 @@ pub(crate) struct Network {
     pub(crate) generation: u64,
     /// How long an append with entries may take: the receiver flushes them before it answers.
     pub(crate) append_timeout: Duration,
+    /// What the others say of their volumes.
+    pub(crate) rooms: Arc<Rooms>,
+    pub(crate) env: Env,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -54,7 +59,11 @@ impl Network {
             partition: self.partition.clone(),
             generation: self.generation,
             append_timeout: self.append_timeout,
-            target: Target { node: NodeId(target), member: MemberName(node.member.clone()) },
+            listener: Listener {
+                from: Target { node: NodeId(target), member: MemberName(node.member.clone()) },
+                rooms: self.rooms.clone(),
+                env: self.env.clone(),
+            },
             appends,
         }
     }
@@ -75,7 +84,23 @@ pub(crate) struct Peer {
     partition: PartitionId,
     generation: u64,
     append_timeout: Duration,
-    target: Target,
+    listener: Listener,
+}
+
+/// Notes what a replica says of its volume.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    from: Target,
+    rooms: Arc<Rooms>,
+    env: Env,
+}
+
+impl Listener {
+    pub(crate) fn heard<A>(&self, answered: Answered<A>) -> A {
+        let Answered { answer, room } = answered;
+        self.rooms.note(&self.from, room, self.env.clock.monotonic_ms());
+        answer
+    }
 }
 
 /// openraft waits before it tries an unreachable peer again; every failure is treated so, because none goes away by
@@ -93,7 +118,7 @@ impl Peer {
     ) -> Result<A, RPCError<TypeConfig>> {
         let answer = self
             .transport
-            .send(&self.target, &self.partition, kind as u32, payload, timeout)
+            .send(&self.listener.from, &self.partition, kind as u32, payload, timeout)
             .await
             .map_err(unreachable)?;
         codec::decode_message(self.generation, &answer).map_err(unreachable)
@@ -119,7 +144,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         // A heartbeat that is late is worthless; entries that are being flushed are not.
         let timeout = if request.entries.is_empty() { option.soft_ttl() } else { self.append_timeout };
-        self.exchange(Kind::Append, codec::encode_append(self.generation, &request), timeout).await
+        let answered = self.exchange(Kind::Append, codec::encode_append(self.generation, &request), timeout).await?;
+        Ok(self.listener.heard(answered))
     }
 
     fn stream_append<'s, S>(
@@ -133,9 +159,11 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         match self.appends {
             Appends::Alone => stream_append_sequential(self, requests, option),
             Appends::Pipelined => {
-                let lane = self.transport.lane(&self.target, &self.partition).map_err(unreachable);
-                let (generation, timeout) = (self.generation, self.append_timeout);
-                Box::pin(async move { Ok(Pipeline::new(lane?, requests, generation, timeout).into_stream().boxed()) })
+                let lane = self.transport.lane(&self.listener.from, &self.partition).map_err(unreachable);
+                let (generation, timeout, listener) = (self.generation, self.append_timeout, self.listener.clone());
+                Box::pin(async move {
+                    Ok(Pipeline::new(lane?, requests, generation, timeout, listener).into_stream().boxed())
+                })
             }
         }
     }
@@ -165,7 +193,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let header = codec::encode_message(self.generation, &SnapshotHeader { vote, meta: snapshot.meta });
         let timeout = snapshot_timeout(snapshot.snapshot.len());
-        let send = self.transport.send_snapshot(&self.target, &self.partition, header, snapshot.snapshot, timeout);
+        let send =
+            self.transport.send_snapshot(&self.listener.from, &self.partition, header, snapshot.snapshot, timeout);
         let answer = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),

@@ -12,6 +12,7 @@ use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::Instant;
 
 use crate::codec;
+use crate::network::Listener;
 use crate::timing::{PIPELINE_BYTES_MAX, PIPELINE_MAX};
 use crate::transport::{Error, Lane};
 use crate::types::TypeConfig;
@@ -29,15 +30,22 @@ pub(crate) struct Pipeline<S: Stream> {
     on_their_way: VecDeque<(Instant, usize)>,
     bytes: usize,
     exhausted: bool,
+    listener: Listener,
 }
 
 impl<S> Pipeline<S>
 where
     S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
 {
-    pub(crate) fn new(lane: Box<dyn Lane>, requests: S, generation: u64, timeout: Duration) -> Self {
-        let on_their_way = VecDeque::new();
-        Self { lane, requests: requests.fuse(), generation, timeout, on_their_way, bytes: 0, exhausted: false }
+    pub(crate) fn new(
+        lane: Box<dyn Lane>,
+        requests: S,
+        generation: u64,
+        timeout: Duration,
+        listener: Listener,
+    ) -> Self {
+        let (requests, on_their_way) = (requests.fuse(), VecDeque::new());
+        Self { lane, requests, generation, timeout, on_their_way, bytes: 0, exhausted: false, listener }
     }
 
     /// One answer for each request, in order; ends with the first error.
@@ -65,7 +73,9 @@ where
                         self.bytes -= bytes;
                     }
                     return Some(match answer {
-                        Ok(answer) => codec::decode_message(self.generation, &answer).map_err(unreachable),
+                        Ok(answer) => codec::decode_message(self.generation, &answer)
+                            .map(|answered| self.listener.heard(answered))
+                            .map_err(unreachable),
                         Err(error) => Err(unreachable(error)),
                     });
                 }

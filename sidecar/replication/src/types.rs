@@ -12,6 +12,7 @@ use openraft::{RaftTypeConfig, impls};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use crate::admission::Permit;
 use crate::runtime::Runtime;
 use crate::state_machine::StateMachine;
 
@@ -85,18 +86,23 @@ pub struct Seat {
 }
 
 /// Hands openraft's answer to the one who waits for it; silent when nobody waits any longer.
-pub struct Waiter<T>(oneshot::Sender<T>);
+pub struct Waiter<T> {
+    sender: oneshot::Sender<T>,
+    /// Given back when openraft is done with the command, not when its caller goes: until then it is in the log, and
+    /// takes the room of another.
+    _permit: Permit,
+}
 
 impl<T> Waiter<T> {
-    pub(crate) fn pair() -> (Self, oneshot::Receiver<T>) {
+    pub(crate) fn pair(permit: Permit) -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        (Self(sender), receiver)
+        (Self { sender, _permit: permit }, receiver)
     }
 }
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Waiter<T> {
     fn on_complete(self, result: T) {
         // An error means that the caller's deadline has passed; it was told `unknown`.
-        let _ = self.0.send(result);
+        let _ = self.sender.send(result);
     }
 }

@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use coterie_core::command::Query;
+use coterie_core::command::{Command, Query, Reply};
 use coterie_core::{ErrorCode, GroupName};
 use coterie_replication::ProposeError;
 
@@ -89,4 +89,71 @@ async fn a_snapshot_that_has_no_room_waits_for_it() {
     })
     .await;
     cluster.must(create("b")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_majority_of_full_followers_is_said_at_once_and_what_ends_sessions_still_commits() {
+    let cluster = Cluster::formed(3).await;
+    cluster.must(create("a")).await;
+    let leader = cluster.leader().await;
+    let followers: Vec<u64> = cluster.nodes().into_iter().filter(|node| *node != leader).collect();
+    let replica = cluster.replica(leader);
+    let client = Client::new();
+    for follower in &followers {
+        cluster.set_free_bytes(*follower, 0).await;
+    }
+    let large = create(&"x".repeat(usize::try_from(SEGMENT_BYTES / 4).unwrap()));
+    let refused = within(async {
+        loop {
+            match replica.propose(client.body(large.clone()), DEADLINE).await {
+                // The followers say it with their next heartbeat.
+                Ok(_) => {}
+                refused @ Err(_) => return refusal(refused),
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused.0, ErrorCode::StorageFull, "{}", refused.1);
+    assert!(followers.iter().all(|follower| refused.1.contains(&member(*follower).0)), "{}", refused.1);
+    assert!(refused.1.contains("0 bytes left"), "{}", refused.1);
+    let open = Command::OpenSession { member: "m".into(), incarnation: 1, ttl_ms: 10_000 };
+    let (_, opened) = within(replica.propose(client.body(open), DEADLINE)).await.unwrap();
+    let Reply::Session(session) = opened.unwrap() else { panic!("a session was asked for") };
+    let expire = body(None, Command::ExpireSessions(vec![session]));
+    within(replica.propose(expire, DEADLINE)).await.unwrap().1.unwrap();
+
+    // One of them is a majority with the leader.
+    cluster.set_free_bytes(followers[0], u64::MAX).await;
+    within(async { while replica.propose(client.body(create("b")), DEADLINE).await.is_err() {} }).await;
+    assert!(cluster.nodes().into_iter().all(|node| cluster.failure(node).is_none()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_proposed_and_not_committed_is_bounded_however_long_it_lasts() {
+    let cluster = Cluster::formed(3).await;
+    cluster.must(create("a")).await;
+    let leader = cluster.leader().await;
+    let replica = cluster.replica(leader);
+    for follower in cluster.nodes().into_iter().filter(|node| *node != leader) {
+        cluster.set_free_bytes(follower, 0).await;
+    }
+    // From the reserve, until the followers have none: their heartbeats go on.
+    let client = Client::new();
+    let large = create(&"x".repeat(1 << 20));
+    let hopeless = Duration::from_millis(100);
+    let mut proposed = 0;
+    let code = loop {
+        let (code, message) = refusal(replica.propose_from_reserve(client.body(large.clone()), hopeless).await);
+        match code {
+            ErrorCode::Unknown => proposed += 1,
+            code => break (code, message),
+        }
+        assert!(proposed <= 8, "8 MiB are on their way, and more is taken");
+    };
+    assert_eq!(code.0, ErrorCode::Overloaded, "{}", code.1);
+    for node in cluster.nodes() {
+        cluster.set_free_bytes(node, u64::MAX).await;
+    }
+    cluster.must(create("b")).await;
+    assert!(cluster.nodes().into_iter().all(|node| cluster.failure(node).is_none()));
 }

@@ -1,5 +1,6 @@
 //! Messages from other replicas.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
@@ -13,6 +14,7 @@ use tokio::sync::mpsc;
 use super::Partition;
 use crate::codec::{self, Kind};
 use crate::network::SnapshotHeader;
+use crate::room::{Answered, Room};
 use crate::runtime::seeded;
 use crate::types::{Snapshot, TypeConfig, Vote};
 
@@ -50,7 +52,7 @@ impl Partition {
                 if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
                     self.inner.replica.heard();
                 }
-                Ok(codec::encode_message(generation, &answer))
+                Ok(codec::encode_message(generation, &Answered { answer, room: self.room() }))
             }
             Kind::Vote => {
                 let answer = raft_.vote(codec::decode_message(generation, &payload)?).await.map_err(raft)?;
@@ -91,17 +93,26 @@ impl Partition {
                 if !matches!(answer, Err(StreamAppendError::HigherVote(_))) {
                     partition.inner.replica.heard();
                 }
-                Ok(codec::encode_message(partition.inner.generation, &answer))
+                let answered = Answered { answer, room: partition.room() };
+                Ok(codec::encode_message(partition.inner.generation, &answered))
             }
             Err(fatal) => Err(fatal.to_string()),
         });
         answers.chain(poll_fn(move |_| Poll::Ready(refused.get().cloned().map(Err))).take(1)).boxed()
     }
 
+    /// What the leader is told of this replica's volume.
+    fn room(&self) -> Room {
+        match self.inner.log.admit(Demand::Growth, 0) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => Room::Short(error.to_string()),
+            _ => Room::Ample,
+        }
+    }
+
     fn append_request(&self, payload: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Error> {
         let request = codec::decode_append(self.inner.generation, payload)?;
         if !request.entries.is_empty() {
-            // The leader has refused growth by what its own volume has; what it took should find a majority.
+            // The leader refuses growth by what it and a majority have; what it took should find that majority.
             self.inner.log.admit(Demand::Reserve, payload.len())?;
         }
         Ok(request)
@@ -119,7 +130,7 @@ impl Partition {
         // the failure would end this replica.
         Machine::restore(&data)?;
         if !self.inner.file.has_room(data.len() as u64).await? {
-            return Err(Error::Log(std::io::ErrorKind::StorageFull.into()));
+            return Err(Error::Log(ErrorKind::StorageFull.into()));
         }
         let answer =
             self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await.map_err(raft)?;

@@ -17,6 +17,7 @@ use crate::key::storage_key;
 use crate::log_storage::LogStorage;
 use crate::network::Network;
 use crate::replica::{Replica, SnapshotPolicy, State};
+use crate::room::Rooms;
 use crate::runtime::seeded;
 use crate::snapshots::SnapshotFile;
 use crate::state_machine::StateMachine;
@@ -112,6 +113,7 @@ struct Inner {
     log: LogStorage,
     file: SnapshotFile,
     admission: Arc<Admission>,
+    rooms: Arc<Rooms>,
     leadership: watch::Receiver<Leadership>,
     closing: watch::Sender<bool>,
 }
@@ -136,7 +138,15 @@ impl Partition {
         let policy = SnapshotPolicy { entries: snapshot_entries, bytes: SNAPSHOT_BYTES };
         let replica = Replica::new(env.clone(), state, policy);
         let config = timing::config(format!("{id} on {member}"), &timing).map_err(Error::Timing)?;
-        let network = Network { transport, partition: id.clone(), generation, append_timeout: timing.lease() };
+        let rooms: Arc<Rooms> = Arc::default();
+        let network = Network {
+            transport,
+            partition: id.clone(),
+            generation,
+            append_timeout: timing.lease(),
+            rooms: rooms.clone(),
+            env: env.clone(),
+        };
         let machine = StateMachine::new(replica.clone(), file.clone());
         let start = Raft::new(node.0, Arc::new(config), network, log.clone(), machine);
         let raft = seeded(&env, Box::pin(start)).await.map_err(|source| Error::Start(id.clone(), source))?;
@@ -157,6 +167,7 @@ impl Partition {
             log,
             file,
             admission,
+            rooms,
             leadership,
             closing,
         };

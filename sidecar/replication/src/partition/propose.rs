@@ -7,6 +7,7 @@ use bytes::Bytes;
 use coterie_core::command::{self, Envelope, Outcome};
 use coterie_core::{ErrorCode, MemberName, Rejection, Revision};
 use coterie_store::log::Demand;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
 use tokio::time::Instant;
 
@@ -61,8 +62,8 @@ impl Partition {
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
         let since = Instant::now();
-        let _permit = self.admit(demand, &body)?;
-        let (waiter, answer) = Waiter::pair();
+        let permit = self.admit(demand, &body)?;
+        let (waiter, answer) = Waiter::pair(permit);
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
         // Until this returns the proposal is ours: cancelled, it was never proposed.
         match tokio::time::timeout(timeout, self.inner.raft.client_write_ff(proposal, Some(waiter))).await {
@@ -95,6 +96,16 @@ impl Partition {
             Err(error) if error.kind() == ErrorKind::StorageFull && demand == Demand::Growth && is_upkeep(body) => {
                 self.inner.log.admit(Demand::Reserve, bytes)
             }
+            Ok(()) if demand == Demand::Growth => match self.short_majority() {
+                Some(reason) if !is_upkeep(body) => {
+                    let message = format!(
+                        "{} takes no writes and answers reads, as a majority of its replicas has no room: {reason}",
+                        self.inner.id
+                    );
+                    return Err(ProposeError::rejected(ErrorCode::StorageFull, message));
+                }
+                Some(_) | None => Ok(()),
+            },
             admitted => admitted,
         };
         admitted.map_err(|error| {
@@ -103,15 +114,26 @@ impl Partition {
                 ErrorKind::WouldBlock => {
                     (ErrorCode::Overloaded, format!("{member}, which leads {id}, is busy: {error}"))
                 }
-                ErrorKind::StorageFull => (
-                    ErrorCode::StorageFull,
-                    format!("{member}, which leads {id}, takes no writes and answers reads: {error}"),
-                ),
+                ErrorKind::StorageFull => {
+                    let message = format!("{member}, which leads {id}, takes no writes and answers reads: {error}");
+                    (ErrorCode::StorageFull, message)
+                }
                 _ => (ErrorCode::Internal, format!("the log of {member}, which leads {id}, takes no command: {error}")),
             };
             ProposeError::rejected(code, message)
         })?;
         Ok(permit)
+    }
+
+    /// Why a majority would refuse growth, if this replica leads.
+    fn short_majority(&self) -> Option<String> {
+        let Inner { env, raft, rooms, .. } = &*self.inner;
+        // What was heard while it led before counts for nothing.
+        if !self.inner.leadership.borrow().leading {
+            return None;
+        }
+        let voters = || raft.server_metrics().borrow_watched().membership_config.voter_ids().collect();
+        rooms.short_majority(voters, env.clock.monotonic_ms())
     }
 
     fn answer(&self, result: WriteResult) -> Result<(Revision, Outcome), ProposeError> {

@@ -50,7 +50,9 @@ pub(super) struct Space {
 /// What is missing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Shortage {
-    #[error("the volume has {free} bytes left; writes are taken again from {wanted} on: free some of it, or enlarge it")]
+    #[error(
+        "the volume has {free} bytes left; writes are taken again from {wanted} on: free some of it, or enlarge it"
+    )]
     Full {
         /// Free now.
         free: u64,
