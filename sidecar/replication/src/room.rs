@@ -3,6 +3,7 @@
 //! ```text
 //!  follower ── every answer to a heartbeat or an append carries its Room ──▶ leader: Rooms
 //!                                                                             │ a majority short: growth is refused
+//!                                                                             └ itself short, another not: gives the lead away
 //! ```
 //!
 //! A follower says that it is short as soon as its own volume would refuse growth. It then still takes what a leader sends
@@ -10,6 +11,7 @@
 //! cannot be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 
 use coterie_core::MemberName;
@@ -42,6 +44,7 @@ pub(crate) struct Answered<A> {
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
     heard: Mutex<BTreeMap<u64, Heard>>,
+    refused: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -72,6 +75,21 @@ impl Rooms {
         }
         let sentences = short.iter().map(|(node, sentence)| format!("{}: {sentence}", heard[node].member));
         Some(sentences.collect::<Vec<_>>().join("; "))
+    }
+
+    /// Whether a follower has said lately that it has room.
+    pub(crate) fn is_ample(&self, node: u64, now_ms: u64) -> bool {
+        self.heard().get(&node).is_some_and(|heard| heard.is_fresh(now_ms) && heard.room == Room::Ample)
+    }
+
+    /// A command was refused because this replica's own volume is full.
+    pub(crate) fn note_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that happened since this was last asked.
+    pub(crate) fn take_refused(&self) -> bool {
+        self.refused.swap(false, Ordering::Relaxed)
     }
 
     fn heard(&self) -> MutexGuard<'_, BTreeMap<u64, Heard>> {
@@ -130,8 +148,10 @@ mod tests {
         rooms.note(&target(2), short(), 100);
         assert!(rooms.short_majority(voters, 100 + ROOM_MS - 1).is_some());
         assert!(rooms.short_majority(voters, 100 + ROOM_MS).is_none());
+        assert!(!rooms.is_ample(2, 100));
         rooms.note(&target(2), Room::Ample, 200);
         assert!(rooms.short_majority(voters, 200).is_none());
+        assert!(rooms.is_ample(2, 200) && !rooms.is_ample(2, 200 + ROOM_MS));
         // One that is no voter is not counted.
         rooms.note(&target(9), short(), 300);
         assert!(rooms.short_majority(voters, 300).is_none());

@@ -45,6 +45,9 @@ impl Default for Timing {
     }
 }
 
+/// Between two tries of a leader whose volume is full to give the lead to a replica that has room. The one that gets it
+/// may be full soon after; so the lead of a cluster that is nearly full moves about this often at most.
+pub(crate) const HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
 /// Log entries that stay behind a snapshot, so that a follower that is a little behind needs no snapshot.
 pub(crate) const ENTRIES_KEPT: u64 = 256;
 /// Bytes of bodies in one append request: a heartbeat that is behind it on the connection is not late for that.

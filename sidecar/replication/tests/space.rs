@@ -157,3 +157,33 @@ async fn what_is_proposed_and_not_committed_is_bounded_however_long_it_lasts() {
     cluster.must(create("b")).await;
     assert!(cluster.nodes().into_iter().all(|node| cluster.failure(node).is_none()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_leader_gives_the_lead_to_a_replica_that_has_room_and_keeps_it_when_none_has() {
+    let cluster = Cluster::formed(3).await;
+    cluster.must(create("a")).await;
+    let full = cluster.leader().await;
+    let others: Vec<u64> = cluster.nodes().into_iter().filter(|node| *node != full).collect();
+    let client = Client::new();
+    for node in cluster.nodes() {
+        cluster.set_free_bytes(node, 0).await;
+    }
+    let term = cluster.replica(full).leadership().borrow().term;
+    refusal(cluster.replica(full).propose(client.body(create("b")), DEADLINE).await);
+    cluster.set_free_bytes(others[0], u64::MAX).await; // several heartbeats
+    assert_eq!(cluster.replica(full).leadership().borrow().term, term, "nobody had room");
+
+    cluster.set_free_bytes(others[1], u64::MAX).await;
+    within(async {
+        loop {
+            let leader = cluster.leader().await;
+            match cluster.replica(leader).propose(client.body(create("b")), DEADLINE).await {
+                Ok((_, outcome)) => break outcome.unwrap(),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await, // waits for a condition
+            }
+        }
+    })
+    .await;
+    assert_ne!(cluster.leader().await, full);
+    assert_eq!(cluster.replica(cluster.leader().await).leadership().borrow().term, term + 1, "it went once");
+}

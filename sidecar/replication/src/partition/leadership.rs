@@ -12,8 +12,9 @@ use tokio::sync::watch;
 
 use super::Partition;
 use crate::replica::Replica;
+use crate::room::Rooms;
 use crate::ticker::Ticker;
-use crate::timing::Timing;
+use crate::timing::{HAND_OVER_PAUSE, Timing};
 use crate::types::Raft;
 
 /// Who leads the partition, as this replica knows it.
@@ -79,12 +80,14 @@ pub(super) fn spawn(
     replica: Arc<Replica>,
     timing: Timing,
     mut ticker: Ticker,
+    room: HandsOver,
     mut closed: watch::Receiver<bool>,
 ) -> watch::Receiver<Leadership> {
     let (sender, receiver) = watch::channel(Leadership::default());
     let task = async move {
         let mut server = raft.server_metrics();
         let mut applied = replica.applied();
+        let mut handed_over = None;
         loop {
             applied.mark_unchanged();
             let now = observe(&raft, &replica, &timing);
@@ -107,6 +110,12 @@ pub(super) fn spawn(
                     if leads && raft.trigger().heartbeat().await.is_err() {
                         break;
                     }
+                    if leads && let Some(target) = room.target(&raft, &replica, &timing, &mut handed_over) {
+                        tracing::info!(target, "the volume is full: the lead goes to a replica that has room");
+                        if raft.trigger().transfer_leader(target).await.is_err() {
+                            break;
+                        }
+                    }
                 }
             }
         }
@@ -116,6 +125,26 @@ pub(super) fn spawn(
     };
     env.spawn.spawn("leadership", Box::pin(task));
     receiver
+}
+
+/// What a leader without room does: one that has refused growth lately gives the lead away.
+pub(super) struct HandsOver {
+    pub(super) own: u64,
+    pub(super) rooms: Arc<Rooms>,
+}
+
+impl HandsOver {
+    /// To whom the lead is to go, if it is time. `last` is when it went the last time.
+    fn target(&self, raft: &Raft, replica: &Replica, timing: &Timing, last: &mut Option<u64>) -> Option<u64> {
+        let now_ms = replica.env.clock.monotonic_ms();
+        let pause_ms = u64::try_from(HAND_OVER_PAUSE.as_millis()).unwrap_or(u64::MAX);
+        if last.is_some_and(|last| now_ms < last + pause_ms) || !self.rooms.take_refused() {
+            return None;
+        }
+        let target = successor(raft, self.own, timing, |node| self.rooms.is_ample(node, now_ms))?;
+        *last = Some(now_ms);
+        Some(target)
+    }
 }
 
 fn publish(sender: &watch::Sender<Leadership>, now: Leadership) {
@@ -145,7 +174,7 @@ impl Partition {
     pub async fn transfer_away(&self) -> bool {
         let raft = &self.inner.raft;
         if raft.is_leader() {
-            let Some(target) = self.successor() else {
+            let Some(target) = successor(raft, self.inner.node.0, &self.inner.timing, |_| true) else {
                 return false;
             };
             if raft.trigger().transfer_leader(target).await.is_err() {
@@ -166,23 +195,23 @@ impl Partition {
         };
         tokio::time::timeout(self.inner.timing.failover_max(), other_leads).await.unwrap_or(false)
     }
+}
 
-    /// Who should lead next.
-    fn successor(&self) -> Option<u64> {
-        let metrics = self.inner.raft.metrics().borrow_watched().clone();
-        let lately = |node: &u64| {
-            let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(node).copied().flatten());
-            heard.is_some_and(|at| at.elapsed() < self.inner.timing.lease())
-        };
-        let replication = metrics.replication.as_ref()?;
-        metrics
-            .membership_config
-            .voter_ids()
-            .filter(|node| *node != self.inner.node.0 && lately(node))
-            .map(|node| (replication.get(&node).copied().flatten(), Reverse(node)))
-            .max()
-            .map(|(_, Reverse(node))| node)
-    }
+/// Who should lead after `own`, of those that are fit for it.
+fn successor(raft: &Raft, own: u64, timing: &Timing, is_fit: impl Fn(u64) -> bool) -> Option<u64> {
+    let metrics = raft.metrics().borrow_watched().clone();
+    let lately = |node: &u64| {
+        let heard = metrics.heartbeat.as_ref().and_then(|heard| heard.get(node).copied().flatten());
+        heard.is_some_and(|at| at.elapsed() < timing.lease())
+    };
+    let replication = metrics.replication.as_ref()?;
+    metrics
+        .membership_config
+        .voter_ids()
+        .filter(|node| *node != own && lately(node) && is_fit(*node))
+        .map(|node| (replication.get(&node).copied().flatten(), Reverse(node)))
+        .max()
+        .map(|(_, Reverse(node))| node)
 }
 
 #[cfg(test)]

@@ -139,6 +139,7 @@ impl Partition {
         let replica = Replica::new(env.clone(), state, policy);
         let config = timing::config(format!("{id} on {member}"), &timing).map_err(Error::Timing)?;
         let rooms: Arc<Rooms> = Arc::default();
+        let hands_over = leadership::HandsOver { own: node.0, rooms: rooms.clone() };
         let network = Network {
             transport,
             partition: id.clone(),
@@ -152,7 +153,8 @@ impl Partition {
         let raft = seeded(&env, Box::pin(start)).await.map_err(|source| Error::Start(id.clone(), source))?;
 
         let (closing, closed) = watch::channel(false);
-        let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), timing, ticker, closed.clone());
+        let leadership =
+            leadership::spawn(&env, raft.clone(), replica.clone(), timing, ticker, hands_over, closed.clone());
         spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
         let inner = Inner {

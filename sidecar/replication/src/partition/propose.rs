@@ -115,6 +115,7 @@ impl Partition {
                     (ErrorCode::Overloaded, format!("{member}, which leads {id}, is busy: {error}"))
                 }
                 ErrorKind::StorageFull => {
+                    self.inner.rooms.note_refused();
                     let message = format!("{member}, which leads {id}, takes no writes and answers reads: {error}");
                     (ErrorCode::StorageFull, message)
                 }
