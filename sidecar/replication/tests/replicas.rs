@@ -65,6 +65,20 @@ async fn d12_a_follower_names_the_leader_and_proposes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s12_what_a_leader_decided_gets_into_the_log_of_its_own_term_only() {
+    let cluster = Cluster::formed(3).await;
+    let leader = cluster.leader().await;
+    let replica = cluster.replica(leader);
+    let term = replica.leadership().borrow().term;
+    for other in [term - 1, term + 1] {
+        let refused = replica.propose_in_term(other, body(None, create("b")), DEADLINE).await;
+        assert!(matches!(refused, Err(ProposeError::NotLeader(_))), "{refused:?}");
+    }
+    replica.propose_in_term(term, body(None, create("a")), DEADLINE).await.unwrap().1.unwrap();
+    assert_eq!(groups(&replica), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_single_replica_leads_itself_and_keeps_everything_over_a_crash() {
     let mut cluster = Cluster::formed(1).await;
     for index in 0..20 {

@@ -13,8 +13,10 @@ use crate::limits;
 /// The deadlines of one partition, while this member leads it.
 #[derive(Default)]
 pub(super) struct Deadlines {
-    /// Which leadership they belong to; `None` while another member leads.
+    /// Which leadership they belong to, or belonged to last.
     term: Option<u64>,
+    /// Whether this member leads in that term now.
+    leads: bool,
     /// When they were last looked at.
     tick_ms: u64,
     /// Up to where the machine is taken over.
@@ -22,13 +24,26 @@ pub(super) struct Deadlines {
     /// What a session gets whose deadline is not known, beside its time-out.
     grace_ms: u64,
     sessions: Ordered<SessionId>,
-    expiring: BTreeSet<SessionId>,
+    expiring: BTreeMap<SessionId, Fate>,
     releases: Ordered<(GroupName, Term)>,
+    /// What was due is being proposed.
+    proposing: bool,
+}
+
+/// Where the expiry of a session may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Not in the log, and it will not be.
+    NotProposed,
+    /// In the log, or on the way there.
+    Unknown,
 }
 
 /// What has run out.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
+    /// The leadership that says so.
+    pub(super) term: u64,
     pub(super) sessions: Vec<SessionId>,
     pub(super) releases: Vec<(GroupName, Term)>,
 }
@@ -54,10 +69,10 @@ pub(super) enum Kept {
 impl Deadlines {
     /// A session that was kept alive now.
     pub(super) fn keep(&mut self, session: SessionId, now_ms: u64, ttl_ms: u64) -> Kept {
-        if self.term.is_none() {
+        if !self.leads {
             return Kept::NotLeading;
         }
-        if self.expiring.contains(&session) {
+        if self.expiring.contains_key(&session) {
             return Kept::Expiring;
         }
         self.sessions.set(session, now_ms + ttl_ms);
@@ -66,15 +81,25 @@ impl Deadlines {
 
     /// Goes on to now, with what this leadership and majority are. Whoever led before may have vouched for any session up
     /// to now. And while this process slept, or was without a majority, nobody could be told of keep-alives. In either
-    /// case each session gets its full time again.
+    /// case each session gets its full time again, but for those whose expiry may be in the log of this very term.
     pub(super) fn go_on(&mut self, term: u64, has_quorum: bool, now_ms: u64) {
-        let new_leader = self.term != Some(term);
+        let new_leader = !self.leads || self.term != Some(term);
         let slept = now_ms > self.tick_ms + limits::LATE_TICK_MS;
+        if self.term != Some(term) {
+            self.expiring.clear();
+            self.proposing = false;
+        }
         if new_leader || slept || !has_quorum {
-            *self = Self { term: Some(term), ..Self::default() };
+            let (expiring, proposing) = (std::mem::take(&mut self.expiring), self.proposing);
+            *self = Self { term: Some(term), leads: true, expiring, proposing, ..Self::default() };
         }
         self.grace_ms = if new_leader { limits::EXPIRY_GRACE_MS } else { 0 };
         self.tick_ms = now_ms;
+    }
+
+    /// Another member leads, or none does.
+    pub(super) fn resign(&mut self) {
+        self.leads = false;
     }
 
     /// Whether the machine has changed since it was taken over.
@@ -88,9 +113,11 @@ impl Deadlines {
         self.taken = Some(revision);
         let live: BTreeSet<SessionId> = sessions.iter().map(|(id, _)| *id).collect();
         self.sessions.retain(|id| live.contains(id));
-        self.expiring.retain(|id| live.contains(id));
+        self.expiring.retain(|id, _| live.contains(id));
         for (id, ttl_ms) in sessions {
-            self.sessions.set_new(id, self.tick_ms + ttl_ms + self.grace_ms);
+            // Its holder was told that it is lost, or will be: there is nothing to wait for.
+            let left_ms = if self.expiring.contains_key(&id) { 0 } else { ttl_ms + self.grace_ms };
+            self.sessions.set_new(id, self.tick_ms + left_ms);
         }
         let pending: BTreeSet<_> = releases.iter().map(|release| (release.group.clone(), release.term)).collect();
         self.releases.retain(|key| pending.contains(key));
@@ -99,11 +126,47 @@ impl Deadlines {
         }
     }
 
-    /// What has run out, longest overdue first. It stays due until the machine says that it is gone.
+    /// What has run out, longest overdue first, to be proposed now; nothing until [`Deadlines::proposed`] says what became
+    /// of the last. It stays due until the machine says that it is gone.
     pub(super) fn due(&mut self) -> Due {
+        if self.proposing {
+            return Due::default();
+        }
         let sessions: Vec<_> = self.sessions.until(self.tick_ms).take(limits::EXPIRE_BATCH_MAX).copied().collect();
-        self.expiring.extend(sessions.iter().copied());
-        Due { sessions, releases: self.releases.until(self.tick_ms).cloned().collect() }
+        for session in &sessions {
+            self.expiring.entry(*session).or_insert(Fate::NotProposed);
+        }
+        let due = Due {
+            term: self.term.unwrap_or_default(),
+            sessions,
+            releases: self.releases.until(self.tick_ms).cloned().collect(),
+        };
+        self.proposing = !due.is_empty();
+        due
+    }
+
+    /// What became of proposing what was due in `term`: the expiry of these sessions. One that was never proposed may be
+    /// kept alive again, if no try before it may be in the log.
+    pub(super) fn proposed(&mut self, term: u64, sessions: &[SessionId], fate: Fate) {
+        if self.term != Some(term) {
+            return;
+        }
+        self.proposing = false;
+        for session in sessions {
+            match (fate, self.expiring.get_mut(session)) {
+                (Fate::Unknown, Some(so_far)) => *so_far = Fate::Unknown,
+                (Fate::NotProposed, Some(Fate::NotProposed)) => {
+                    self.expiring.remove(session);
+                }
+                (Fate::NotProposed, Some(Fate::Unknown)) | (_, None) => {}
+            }
+        }
+    }
+}
+
+impl Due {
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.releases.is_empty()
     }
 }
 
@@ -163,13 +226,34 @@ mod tests {
         deadlines
     }
 
-    /// Ticks as a keeper does, up to `until_ms`; what is due then.
-    fn tick(deadlines: &mut Deadlines, until_ms: u64) -> Vec<u64> {
+    /// Ticks as a keeper does, in the term that it leads in, up to `until_ms`; what is due then, and is being proposed.
+    fn propose(deadlines: &mut Deadlines, until_ms: u64) -> Vec<u64> {
+        let term = deadlines.term.expect("it leads");
         while deadlines.tick_ms < until_ms {
             let now_ms = until_ms.min(deadlines.tick_ms + limits::EXPIRY_TICK_MS);
-            deadlines.go_on(1, true, now_ms);
+            deadlines.go_on(term, true, now_ms);
         }
         deadlines.due().sessions.into_iter().map(|id| id.0).collect()
+    }
+
+    /// The same, and whether it was proposed is not known.
+    fn tick(deadlines: &mut Deadlines, until_ms: u64) -> Vec<u64> {
+        let due = propose(deadlines, until_ms);
+        end(deadlines, &due, Fate::Unknown);
+        due
+    }
+
+    fn end(deadlines: &mut Deadlines, sessions: &[u64], fate: Fate) {
+        let sessions: Vec<_> = sessions.iter().copied().map(SessionId).collect();
+        deadlines.proposed(deadlines.term.expect("it leads"), &sessions, fate);
+    }
+
+    /// A leader of term 1 that has proposed to expire session 1 and waits for the answer; and when.
+    fn expiring() -> (Deadlines, u64) {
+        let now_ms = TTL_MS + limits::EXPIRY_GRACE_MS;
+        let mut deadlines = leading([1]);
+        assert_eq!(propose(&mut deadlines, now_ms), [1]);
+        (deadlines, now_ms)
     }
 
     #[test]
@@ -199,9 +283,77 @@ mod tests {
             deadlines.go_on(term, has_quorum, now_ms);
             assert!(deadlines.wants(Revision(1)), "it takes everything over again");
             deadlines.take(timed(1, [1]));
-            deadlines.term = Some(1);
             assert_eq!(tick(&mut deadlines, now_ms + TTL_MS - 1), NONE, "{term} {has_quorum}");
+            let grace_ms = if term == 2 { limits::EXPIRY_GRACE_MS } else { 0 };
+            assert_eq!(deadlines.keep(SessionId(1), now_ms + TTL_MS - 1, 1 + grace_ms), Kept::Alive);
+            assert_eq!(tick(&mut deadlines, now_ms + TTL_MS + grace_ms), [1], "and no more than that");
         }
+    }
+
+    #[test]
+    fn s12_s22_a_session_whose_expiry_may_be_in_the_log_is_never_called_alive_again_in_that_term() {
+        // A majority that was lost, and a tick that came late, while the answer is waited for and after it is not known.
+        for (has_quorum, late_ms, answered) in
+            [(false, 50, false), (true, limits::LATE_TICK_MS + 1, false), (false, 50, true), (true, 1_000, true)]
+        {
+            let (mut deadlines, now_ms) = expiring();
+            if answered {
+                end(&mut deadlines, &[1], Fate::Unknown);
+            }
+            deadlines.go_on(1, has_quorum, now_ms + late_ms);
+            assert_eq!(deadlines.keep(SessionId(1), now_ms + late_ms, TTL_MS), Kept::Expiring);
+            deadlines.take(timed(1, [1]));
+            assert_eq!(deadlines.keep(SessionId(1), now_ms + late_ms, TTL_MS), Kept::Expiring);
+            end(&mut deadlines, &[1], Fate::Unknown);
+            assert_eq!(tick(&mut deadlines, now_ms + late_ms), [1], "it gets no more time: its holder knows");
+            deadlines.take(timed(2, [2]));
+            assert!(deadlines.expiring.is_empty(), "it is gone");
+        }
+    }
+
+    #[test]
+    fn s12_an_expiry_that_was_never_proposed_lets_its_session_live_and_one_of_unknown_fate_does_not() {
+        let (mut deadlines, now_ms) = expiring();
+        end(&mut deadlines, &[1], Fate::NotProposed);
+        assert_eq!(deadlines.keep(SessionId(1), now_ms, TTL_MS), Kept::Alive);
+        assert_eq!(propose(&mut deadlines, now_ms + TTL_MS), [1]);
+        end(&mut deadlines, &[1], Fate::Unknown);
+        assert_eq!(propose(&mut deadlines, now_ms + TTL_MS), [1]);
+        end(&mut deadlines, &[1], Fate::NotProposed);
+        assert_eq!(
+            deadlines.keep(SessionId(1), now_ms + TTL_MS, TTL_MS),
+            Kept::Expiring,
+            "the first may be in the log"
+        );
+    }
+
+    #[test]
+    fn s12_the_next_leadership_begins_anew_and_hears_nothing_of_what_the_last_had_proposed() {
+        let (mut deadlines, now_ms) = expiring();
+        deadlines.resign();
+        assert_eq!(deadlines.keep(SessionId(1), now_ms, TTL_MS), Kept::NotLeading);
+        deadlines.go_on(3, true, now_ms);
+        deadlines.take(timed(2, [1]));
+        assert_eq!(deadlines.keep(SessionId(1), now_ms, TTL_MS), Kept::Alive, "what was in the log is settled");
+        assert_eq!(propose(&mut deadlines, now_ms + TTL_MS), [1]);
+        deadlines.proposed(1, &[SessionId(1)], Fate::NotProposed);
+        assert_eq!(deadlines.keep(SessionId(1), now_ms + TTL_MS, TTL_MS), Kept::Expiring);
+    }
+
+    #[test]
+    fn a_member_that_leads_again_in_the_same_term_still_knows_what_it_has_proposed() {
+        let (mut deadlines, now_ms) = expiring();
+        deadlines.resign();
+        deadlines.go_on(1, true, now_ms);
+        assert_eq!(deadlines.keep(SessionId(1), now_ms, TTL_MS), Kept::Expiring);
+    }
+
+    #[test]
+    fn nothing_is_proposed_while_the_answer_to_the_last_proposal_is_waited_for() {
+        let (mut deadlines, now_ms) = expiring();
+        assert_eq!(propose(&mut deadlines, now_ms + 900), NONE);
+        end(&mut deadlines, &[1], Fate::Unknown);
+        assert_eq!(propose(&mut deadlines, now_ms + 900), [1]);
     }
 
     #[test]
@@ -223,7 +375,7 @@ mod tests {
                 let session = SessionId((now_ms / 50 * 125 + id) % 10_000 + 1);
                 assert_eq!(deadlines.keep(session, now_ms, TTL_MS), Kept::Alive);
             }
-            assert_eq!(deadlines.due(), Due::default());
+            assert!(deadlines.due().is_empty());
         }
         assert_eq!(taken, 0, "nothing in the machine has changed");
         assert_eq!(deadlines.sessions.order.len(), 10_000, "one deadline per session");
@@ -238,7 +390,8 @@ mod tests {
         assert_eq!(deadlines.due().releases, []);
         tick(&mut deadlines, 100);
         assert_eq!(deadlines.due().releases, [("g".into(), Term(3))]);
+        end(&mut deadlines, &[], Fate::Unknown);
         deadlines.take(timed(3, []));
-        assert_eq!(deadlines.due(), Due::default());
+        assert!(deadlines.due().is_empty());
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::command::{self, Command, Envelope, GroupOp};
-use coterie_core::{MemberName, PartitionId, SessionId};
+use coterie_core::{ErrorCode, MemberName, PartitionId, SessionId};
 use coterie_env::Env;
 use coterie_replication::{Partition, ProposeError};
 use tokio_util::sync::CancellationToken;
 
-use super::deadlines::{Deadlines, Due, Kept, Timed};
+use super::deadlines::{Deadlines, Due, Fate, Kept, Timed};
 use crate::limits;
 
 /// Who keeps which session alive.
@@ -102,7 +102,7 @@ impl Keeper {
                 now.leading.then_some(now.term)
             };
             let Some(term) = leading else {
-                *self.lock() = Deadlines::default();
+                self.lock().resign();
                 tokio::select! {
                     changed = leadership.changed() => if changed.is_err() { return },
                     () = stop.cancelled() => return,
@@ -110,7 +110,11 @@ impl Keeper {
                 continue;
             };
             let due = self.due(&partition, term);
-            self.propose(&partition, due).await;
+            if !due.is_empty() {
+                // Not here: a tick that waits for a majority would look like one that was slept through.
+                let (this, partition) = (self.clone(), partition.clone());
+                self.env.spawn.spawn("expiry", Box::pin(async move { this.propose(&partition, due).await }));
+            }
             tokio::select! {
                 () = tokio::time::sleep(Duration::from_millis(limits::EXPIRY_TICK_MS)) => {}
                 changed = leadership.changed() => if changed.is_err() { return },
@@ -138,20 +142,37 @@ impl Keeper {
         deadlines.due()
     }
 
+    /// What fails here stays due and is proposed again at the next tick, by this leader or the next.
     async fn propose(&self, partition: &Partition, due: Due) {
-        let mut commands = Vec::new();
-        if !due.sessions.is_empty() {
-            commands.push(("sessions", Command::ExpireSessions(due.sessions)));
+        let Due { term, sessions, releases } = due;
+        let expire = async {
+            if sessions.is_empty() {
+                return Fate::NotProposed;
+            }
+            propose(partition, term, "sessions", Command::ExpireSessions(sessions.clone())).await
+        };
+        // All at once: none waits for another that no majority takes.
+        let releases = releases.into_iter().map(|(name, of)| {
+            propose(partition, term, "a release", Command::Group { name, op: GroupOp::ReleaseTimedOut(of) })
+        });
+        let (fate, _) = tokio::join!(expire, futures_util::future::join_all(releases));
+        self.lock().proposed(term, &sessions, fate);
+    }
+}
+
+async fn propose(partition: &Partition, term: u64, what: &str, command: Command) -> Fate {
+    let body = Bytes::from(command::encode(&Envelope { request: None, command }));
+    match partition.propose_in_term(term, body, Duration::from_millis(limits::TRY_MS_MAX)).await {
+        Ok((revision, _)) => {
+            tracing::info!(%revision, what, "expired");
+            // What it did is in the machine, which the next tick takes over.
+            Fate::Unknown
         }
-        for (name, term) in due.releases {
-            commands.push(("a release", Command::Group { name, op: GroupOp::ReleaseTimedOut(term) }));
-        }
-        for (what, command) in commands {
-            let body = Bytes::from(command::encode(&Envelope { request: None, command }));
-            // What fails here stays due and is proposed again at the next tick, by this leader or the next.
-            match partition.propose_from_reserve(body, Duration::from_millis(limits::TRY_MS_MAX)).await {
-                Ok((revision, _)) => tracing::info!(%revision, what, "expired"),
-                Err(error) => tracing::debug!(?error, what, "an expiry was not committed"),
+        Err(error) => {
+            tracing::debug!(?error, what, "an expiry was not committed");
+            match error {
+                ProposeError::Rejected(rejection) if rejection.code == ErrorCode::Unknown => Fate::Unknown,
+                ProposeError::NotLeader(_) | ProposeError::Rejected(_) => Fate::NotProposed,
             }
         }
     }

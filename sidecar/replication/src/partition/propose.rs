@@ -9,6 +9,7 @@ use coterie_core::{ErrorCode, MemberName, Rejection, Revision};
 use coterie_store::log::Demand;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
+use openraft::impls::leader_id_adv::LeaderId;
 use tokio::time::Instant;
 
 use super::{Inner, Partition, left};
@@ -43,7 +44,7 @@ impl Partition {
     /// A volume that is too full for what applications write still takes what keeps the cluster in order
     /// ([`coterie_core::command::Command::is_upkeep`]).
     pub async fn propose(&self, body: Bytes, timeout: Duration) -> Result<(Revision, Outcome), ProposeError> {
-        self.propose_as(Demand::Growth, body, timeout).await
+        self.propose_as(Demand::Growth, None, body, timeout).await
     }
 
     /// As [`Partition::propose`], whatever the command is, also when the volume is too full for what applications write.
@@ -52,12 +53,24 @@ impl Partition {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
-        self.propose_as(Demand::Reserve, body, timeout).await
+        self.propose_as(Demand::Reserve, None, body, timeout).await
+    }
+
+    /// As [`Partition::propose_from_reserve`], for what the leader of this term has decided: it gets into the log while
+    /// that one leads, or never, also if it lay in a queue until the same replica led again.
+    pub async fn propose_in_term(
+        &self,
+        term: u64,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<(Revision, Outcome), ProposeError> {
+        self.propose_as(Demand::Reserve, Some(term), body, timeout).await
     }
 
     async fn propose_as(
         &self,
         demand: Demand,
+        term: Option<u64>,
         body: Bytes,
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
@@ -65,8 +78,18 @@ impl Partition {
         let permit = self.admit(demand, &body)?;
         let (waiter, answer) = Waiter::pair(permit);
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
+        let raft = &self.inner.raft;
+        let sent = async {
+            match term {
+                None => raft.client_write_ff(proposal, Some(waiter)).await,
+                Some(term) => {
+                    let leader = LeaderId { term, node_id: self.inner.node.0 };
+                    raft.write(proposal).responder(waiter).with_leader(leader).await
+                }
+            }
+        };
         // Until this returns the proposal is ours: cancelled, it was never proposed.
-        match tokio::time::timeout(timeout, self.inner.raft.client_write_ff(proposal, Some(waiter))).await {
+        match tokio::time::timeout(timeout, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(fatal)) => return Err(self.fatal(&fatal)),
             Err(_) => return Err(ProposeError::rejected(ErrorCode::DeadlineExceeded, "not proposed in time")),
