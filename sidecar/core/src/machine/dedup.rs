@@ -9,6 +9,9 @@
 //! The floor is per client. The *horizon* is the partition's: a time of issue up to which a request that is not kept
 //! may have been applied and forgotten, since its result was too old or its client was dropped. Both answer `expired`.
 //!
+//! An id that is used again for something else is refused: whoever did that would be told that it was done. What a request
+//! asked for is kept as a number beside its result (see [`asked`](super::asked)).
+//!
 //! | what is kept | and what is not |
 //! |---|---|
 //! | what was done, and refusals that stay (`Retry::Never`) | refusals that invite the same request again (`Retry::Later`): nothing was done |
@@ -33,7 +36,31 @@ pub(super) struct Client {
     /// The largest request whose result was dropped; 0: none was.
     floor: u128,
     last_use: Revision,
+    results: BTreeMap<u128, Kept>,
+}
+
+/// What is kept of one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    /// What it asked for; 0: that is not known.
+    asked: u64,
+    outcome: Outcome,
+}
+
+/// A client as a snapshot before version 3 has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ClientV2 {
+    floor: u128,
+    last_use: Revision,
     results: BTreeMap<u128, Outcome>,
+}
+
+impl From<ClientV2> for Client {
+    fn from(client: ClientV2) -> Self {
+        let ClientV2 { floor, last_use, results } = client;
+        let kept = results.into_iter().map(|(request, outcome)| (request, Kept { asked: 0, outcome }));
+        Self { floor, last_use, results: kept.collect() }
+    }
 }
 
 impl Client {
@@ -60,7 +87,7 @@ fn issued_ms(request: u128) -> u64 {
 pub(super) enum Verdict {
     /// Apply it, then [`Dedup::keep`] what it gave.
     New,
-    /// It was applied; this is what it gave.
+    /// Its id was applied; this is what that gave, or that it was of another request.
     Applied(Outcome),
     /// It may not be applied.
     Refused(Rejection),
@@ -91,10 +118,10 @@ impl Dedup {
         &self.clients
     }
 
-    /// Whether a request is new. Counts as a use of its client if it is known.
-    pub(super) fn admit(&mut self, request: RequestId, step: &Step) -> Verdict {
+    /// Whether a request, which asks for `asked`, is new. Counts as a use of its client if it is known.
+    pub(super) fn admit(&mut self, request: RequestId, asked: u64, step: &Step) -> Verdict {
         self.horizon_ms = self.horizon_ms.max(step.now_ms.saturating_sub(RESULT_AGE_MS_MAX));
-        let verdict = self.judge(request, step.now_ms);
+        let verdict = self.judge(request, asked, step.now_ms);
         if self.clients.contains_key(&request.client) && !matches!(verdict, Verdict::Refused(_)) {
             self.touch(request.client, step.revision);
         }
@@ -102,10 +129,15 @@ impl Dedup {
         verdict
     }
 
-    fn judge(&self, request: RequestId, now_ms: u64) -> Verdict {
+    fn judge(&self, request: RequestId, asked: u64, now_ms: u64) -> Verdict {
         let client = self.clients.get(&request.client);
-        if let Some(outcome) = client.and_then(|client| client.results.get(&request.request)) {
-            return Verdict::Applied(outcome.clone());
+        if let Some(kept) = client.and_then(|client| client.results.get(&request.request)) {
+            // Either way the client was used: a replica that does not know what was asked holds the same state after it.
+            return Verdict::Applied(match kept.asked {
+                0 => kept.outcome.clone(),
+                first if first == asked => kept.outcome.clone(),
+                _ => Err(validate::invalid("request_id", "belongs to another request; mint one for each request")),
+            });
         }
         let issued_ms = request.issued_ms();
         if issued_ms > now_ms.saturating_add(CLIENT_CLOCK_AHEAD_MS_MAX) {
@@ -127,7 +159,7 @@ impl Dedup {
     }
 
     /// Keeps what a new request gave, and drops what is beyond the limits.
-    pub(super) fn keep(&mut self, request: RequestId, step: &Step, outcome: &Outcome) {
+    pub(super) fn keep(&mut self, request: RequestId, asked: u64, step: &Step, outcome: &Outcome) {
         if outcome.as_ref().is_err_and(|rejection| rejection.code.retry() == Retry::Later) {
             return;
         }
@@ -137,7 +169,7 @@ impl Dedup {
         self.touch(request.client, step.revision);
         let horizon_ms = self.horizon_ms;
         let client = self.clients.get_mut(&request.client).expect("touched just now");
-        client.results.insert(request.request, without_members(outcome));
+        client.results.insert(request.request, Kept { asked, outcome: without_members(outcome) });
         let first_is_old = |client: &Client| {
             client.results.first_key_value().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms)
         };

@@ -48,6 +48,8 @@ mod sessions;
 
 mod dedup;
 
+mod asked;
+
 mod group;
 
 mod election;
@@ -212,7 +214,8 @@ impl Machine {
     ///
     /// A request that was applied before gives its outcome again, without events. Where that outcome holds a view of
     /// the group, the view is of now (see [`GroupView::revision`]), and so is what became of a place in a lock's queue:
-    /// what was done is never done again, what is shown is fresh.
+    /// what was done is never done again, what is shown is fresh. The id of a request that asked for something else is
+    /// refused (`invalid_argument`), and nothing is done.
     ///
     /// # Panics
     /// If `revision` is not above that of the entry before: an entry that is applied twice would make replicas differ.
@@ -223,15 +226,18 @@ impl Machine {
         let mut step = Step { revision, now_ms: self.now_ms, events: Vec::new() };
         let outcome = match envelope.request {
             None => self.execute(&mut step, &envelope.command),
-            Some(request) => match self.dedup.admit(request, &step) {
-                Verdict::Refused(rejection) => Err(rejection),
-                Verdict::Applied(outcome) => self.refresh(outcome),
-                Verdict::New => {
-                    let outcome = self.execute(&mut step, &envelope.command);
-                    self.dedup.keep(request, &step, &outcome);
-                    outcome
+            Some(request) => {
+                let asked = asked::asked(&envelope.command);
+                match self.dedup.admit(request, asked, &step) {
+                    Verdict::Refused(rejection) => Err(rejection),
+                    Verdict::Applied(outcome) => self.refresh(outcome),
+                    Verdict::New => {
+                        let outcome = self.execute(&mut step, &envelope.command);
+                        self.dedup.keep(request, asked, &step, &outcome);
+                        outcome
+                    }
                 }
-            },
+            }
         };
         debug_assert!(outcome.is_ok() || step.events.is_empty(), "what is refused changes nothing");
         Applied { outcome, events: step.events }

@@ -2,14 +2,14 @@
 //!
 //! Replicas at the same revision give the same bytes: everything is in the order of `BTreeMap`s, and what can be
 //! derived (indexes) is left out and made again. The first byte is the version of this form: version 1 ends before maps
-//! and locks, and is read as one that has none.
+//! and locks, and is read as one that has none; in versions 1 and 2 it is not known what a kept result was asked for.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::dedup::{Client, Dedup};
+use super::dedup::{Client, ClientV2, Dedup};
 use super::group::Group;
 use super::lock::{self, Lock};
 use super::map::{Map, Maps};
@@ -19,7 +19,7 @@ use crate::command::Error;
 use crate::ids::{GroupName, LockName, MapName, Revision, SessionId, Term};
 
 /// The version of this form that this program writes.
-const SNAPSHOT_VERSION: u8 = 2;
+const SNAPSHOT_VERSION: u8 = 3;
 
 /// The oldest version that this program reads.
 const SNAPSHOT_VERSION_MIN: u8 = 1;
@@ -28,7 +28,7 @@ const WHAT: &str = "machine snapshot";
 
 /// What is written; the order of the fields is the form.
 #[derive(Serialize, Deserialize)]
-struct Image<'a> {
+struct Image<'a, C: Clone> {
     role: Role,
     revision: Revision,
     now_ms: u64,
@@ -36,7 +36,7 @@ struct Image<'a> {
     sessions: Cow<'a, BTreeMap<SessionId, Session>>,
     groups: Cow<'a, BTreeMap<GroupName, Group>>,
     horizon_ms: u64,
-    clients: Cow<'a, BTreeMap<u128, Client>>,
+    clients: Cow<'a, BTreeMap<u128, C>>,
     directory: Cow<'a, Directory>,
 }
 
@@ -45,6 +45,15 @@ struct Image<'a> {
 struct Rest<'a> {
     maps: Cow<'a, BTreeMap<MapName, Map>>,
     locks: Cow<'a, BTreeMap<LockName, Lock>>,
+}
+
+impl<'a> From<Image<'a, ClientV2>> for Image<'a, Client> {
+    fn from(image: Image<'a, ClientV2>) -> Self {
+        let Image { role, revision, now_ms, term_floor, sessions, groups, horizon_ms, clients, directory } = image;
+        let clients = clients.into_owned().into_iter().map(|(id, client)| (id, client.into())).collect();
+        let clients = Cow::Owned(clients);
+        Self { role, revision, now_ms, term_floor, sessions, groups, horizon_ms, clients, directory }
+    }
 }
 
 impl Machine {
@@ -76,7 +85,12 @@ impl Machine {
             return Err(Error::Version { what: WHAT, version: *version, known: SNAPSHOT_VERSION });
         }
         let decode = |source| Error::Decode { what: WHAT, source };
-        let (image, mut left) = postcard::take_from_bytes::<Image<'_>>(rest).map_err(decode)?;
+        let (image, mut left) = if *version > 2 {
+            postcard::take_from_bytes::<Image<'_, Client>>(rest).map_err(decode)?
+        } else {
+            let (image, left) = postcard::take_from_bytes::<Image<'_, ClientV2>>(rest).map_err(decode)?;
+            (image.into(), left)
+        };
         let mut rest = Rest::default();
         if *version > 1 {
             (rest, left) = postcard::take_from_bytes(left).map_err(decode)?;
@@ -88,7 +102,7 @@ impl Machine {
 
 /// Makes the indexes again. `None` if a membership or a place hangs on no session, a leader is no member, or a lock's
 /// places are not in the order of asking.
-fn from_image(image: Image<'_>, rest: Rest<'_>) -> Option<Machine> {
+fn from_image(image: Image<'_, Client>, rest: Rest<'_>) -> Option<Machine> {
     let Image { role, revision, now_ms, term_floor, sessions, groups, horizon_ms, clients, directory } = image;
     let mut sessions = Sessions::from_live(sessions.into_owned())?;
     for (name, group) in groups.iter() {

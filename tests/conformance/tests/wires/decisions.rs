@@ -65,6 +65,31 @@ both_wires! {
         .await;
     }
 
+    async fn d11_a_request_id_that_is_used_for_another_request_is_refused_and_nothing_is_done<W: Wire>() {
+        let [a, b, _] = clients::<W>().await;
+        let group = name("d11o");
+        let (client, request) = (Uuid::now_v7(), Uuid::now_v7());
+        let joined = a.identified(client, request).join(&group, Joining::lease(60_000)).await.expect("join");
+        let id = joined.member.expect("a member").id;
+        for wire in [&a, &b] {
+            let wire = wire.identified(client, request);
+            let others = [
+                wire.delete(&group).await.map(|_| ()),
+                wire.create(&group, None).await.map(|_| ()),
+                wire.leave(&group, id).await,
+                wire.join(&group, Joining { ttl_ms: 60_000, ..Joining::named("another") }).await.map(|_| ()),
+            ];
+            for other in others {
+                let failure = other.expect_err("the id belongs to the join");
+                assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("invalid_argument", "never"), "{failure}");
+                assert!(failure.message.contains("request_id: belongs to another request"), "{failure}");
+            }
+        }
+        assert_eq!(ids(&b.get(&group).await.expect("it was not deleted")), vec![id]);
+        let again = a.identified(client, request).join(&group, Joining::lease(60_000)).await.expect("join again");
+        assert_eq!(again.member.expect("a member").id, id);
+    }
+
     async fn d11_a_refusal_is_remembered_as_well<W: Wire>() {
         let [a, b, _] = clients::<W>().await;
         let group = name("d11r");

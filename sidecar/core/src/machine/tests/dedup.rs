@@ -40,6 +40,77 @@ fn d11_a_retry_is_applied_once_and_answers_the_same_member() {
 }
 
 #[test]
+fn d11_a_request_id_that_is_used_for_another_request_is_refused_and_nothing_is_done() {
+    let mut partition = partition();
+    let session = partition.session("pod-1");
+    partition.ok(put("m", "k", "v"));
+    let done = [
+        join("g", session),
+        join("other", session),
+        join_with("g", session, metadata(&[("a", "b")]), ""),
+        create("g"),
+        step_down("g"),
+        leave("g", MemberId(1)),
+        leave("g", MemberId(2)),
+        op("g", GroupOp::Delete),
+        put("m", "k", "v"),
+        put("m", "k", "w"),
+        put("m", "l", "v"),
+        put_if("m", "k", "v", Condition::Absent),
+        delete("m", "k", Condition::Always),
+        map("m", MapOp::Drop),
+        acquire("l", session),
+        lock("l", LockOp::Release(Token(1))),
+        lock("l", LockOp::Release(Token(2))),
+    ];
+    for (number, first) in (1..).zip(&done) {
+        let first = with(request(1, NOW_MS, number), first.clone());
+        let outcome = partition.apply(&first).outcome;
+        let before = partition.machine.view(&Primitive { kind: PrimitiveKind::Group, name: "g".into() });
+        for other in done.iter().filter(|other| **other != first.command) {
+            let applied = partition.apply(&with(request(1, NOW_MS, number), other.clone()));
+            let rejection = applied.outcome.expect_err("it asks for something else");
+            assert_eq!(rejection.code, ErrorCode::InvalidArgument, "{:?}, then {other:?}", first.command);
+            assert_eq!(rejection.message, "request_id: belongs to another request; mint one for each request");
+            assert_eq!(applied.events, []);
+        }
+        let after = partition.machine.view(&Primitive { kind: PrimitiveKind::Group, name: "g".into() });
+        let members = |view: Option<View>| match view {
+            Some(View::Group(view)) => Some((view.term, view.members)),
+            _ => None,
+        };
+        assert_eq!(members(after), members(before));
+        // What was asked first is still answered.
+        assert_eq!(partition.apply(&first).outcome.map_err(|it| it.code).is_ok(), outcome.is_ok());
+    }
+}
+
+#[test]
+fn d11_a_retry_by_another_sidecar_and_at_another_time_is_the_same_request() {
+    let mut partition = partition();
+    let (here, there) = (partition.session("pod-1"), partition.session("pod-2"));
+    let configure = |limit, revision| {
+        let config = GroupConfig { max_members: limit, ..GroupConfig::default() };
+        op("g", GroupOp::Configure { config, if_config_revision: Some(Revision(revision)), if_term: None })
+    };
+    partition.ok(create("g"));
+    let revision = partition.view("g").config_revision.0;
+    let ask = |session, wait| lock("l", LockOp::Acquire { session, wait });
+    let pairs = [
+        (join_with("g", here, metadata(&[]), "a"), join_with("g", there, metadata(&[]), "b")),
+        (configure(7, revision), configure(9, revision + 100)),
+        (ask(here, true), ask(there, false)),
+        (open("pod-3", 5), open("pod-3", 5)),
+    ];
+    for (number, (first, retry)) in (1..).zip(pairs) {
+        let applied = partition.apply(&with(request(1, NOW_MS, number), first));
+        assert!(applied.outcome.is_ok(), "{applied:?}");
+        let again = partition.apply(&with(request(1, NOW_MS, number), retry));
+        assert!(again.outcome.is_ok() && again.events.is_empty(), "{again:?}");
+    }
+}
+
+#[test]
 fn d11_the_answer_of_a_retry_shows_the_group_as_it_is_now() {
     let mut partition = partition();
     let session = partition.session("pod-1");

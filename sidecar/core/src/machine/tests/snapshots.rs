@@ -55,20 +55,42 @@ fn damaged_snapshots_are_refused() {
     let bytes = busy().machine.snapshot();
     assert!(matches!(Machine::restore(&[]), Err(Error::Empty { .. })));
     let newer = [&[99][..], &bytes[1..]].concat();
-    assert!(matches!(Machine::restore(&newer), Err(Error::Version { version: 99, known: 2, .. })));
+    assert!(matches!(Machine::restore(&newer), Err(Error::Version { version: 99, known: 3, .. })));
     for wrong in [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
         assert!(matches!(Machine::restore(wrong), Err(Error::Decode { .. })));
     }
 }
 
 #[test]
-fn a_snapshot_of_the_version_before_is_one_without_maps_and_locks() {
+fn a_snapshot_of_the_first_version_is_one_without_maps_and_locks() {
     let mut partition = Partition::with(Machine::new(2));
     partition.session("pod-1");
     let mut bytes = partition.machine.snapshot();
     assert_eq!(bytes.split_off(bytes.len() - 2), [0, 0]);
     bytes[0] = 1;
     assert_eq!(Machine::restore(&bytes).unwrap(), partition.machine);
+}
+
+/// What [`busy`] gave when the form had version 2.
+const BUSY_V2: &str = include_str!("busy.v2.hex");
+
+#[test]
+fn d11_a_snapshot_of_version_2_is_read_and_its_results_answer_whatever_is_asked() {
+    let digits = BUSY_V2.trim().as_bytes().chunks(2);
+    let bytes: Vec<u8> = digits.map(|two| u8::from_str_radix(str::from_utf8(two).unwrap(), 16).unwrap()).collect();
+    let mut machine = Machine::restore(&bytes).unwrap();
+    let now = busy().machine;
+    assert_eq!((machine.revision(), machine.sessions()), (now.revision(), now.sessions()));
+    assert_eq!(
+        (machine.group(&"g".into()), machine.view(&(&MapName::from("m")).into())),
+        (now.group(&"g".into()), now.view(&(&MapName::from("m")).into()))
+    );
+    let session = machine.sessions()[0].id;
+    for command in [join("g", session), create("g")] {
+        let envelope = Envelope { request: Some(request(1, 1_000, 0)), command };
+        let applied = machine.apply(next(&machine), 1_000, &envelope);
+        assert!(applied.outcome.is_ok() && applied.events.is_empty());
+    }
 }
 
 #[test]
