@@ -11,6 +11,8 @@ use coterie_core::machine;
 use coterie_core::{ErrorCode, MemberName, PartitionId, Rejection, Revision};
 use tokio::sync::watch;
 
+use crate::lineage::Lineage;
+
 /// The directory at one revision.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -102,6 +104,18 @@ impl Directory {
     /// All known leaders.
     pub fn leaders(&self) -> BTreeMap<PartitionId, Leading> {
         self.leaders.lock().expect("no panic while the lock is held").clone()
+    }
+
+    /// The generation of a partition's group; `None` if that is not known, or there is no such group now.
+    pub fn generation(&self, partition: &PartitionId) -> Option<u64> {
+        let view = self.view.borrow().clone()?;
+        view.directory.partition_groups.get(&partition.group).map(|record| record.generation)
+    }
+
+    /// Which life of a partition its generation is, in this cluster.
+    pub fn lineage(&self, partition: &PartitionId, generation: u64) -> Lineage {
+        let cluster_id = self.view.borrow().as_ref().map_or(0, |view| view.cluster_id);
+        Lineage::of(cluster_id, partition, generation)
     }
 
     /// The members that hold a replica of a partition; empty if it is not known.

@@ -12,7 +12,7 @@
 //! | [`state`] | what it is doing, in a word |
 //! | [`api`] | what applications call: parses and bounds, decides nothing |
 //! | [`presence`], [`locks`] | the memberships and the locks of the applications beside it |
-//! | [`router`], [`watch`] | from a primitive's name to its partition's leader; events back |
+//! | [`router`], [`watch`], [`lineage`] | from a primitive's name to its partition's leader; events back, and of which life |
 //! | [`sessions`] | its lease on each partition, and the leader's timers |
 //! | [`identities`], [`greetings`], [`formation`], [`cluster`] | who takes part; how a cluster comes to be; a member's duties |
 //! | [`directory`], [`partitions`] | what it knows of the cluster; the replicas that it holds |
@@ -29,6 +29,7 @@ pub mod greetings;
 pub mod health;
 pub mod identities;
 pub mod limits;
+pub mod lineage;
 pub mod locks;
 pub mod node;
 pub mod partitions;

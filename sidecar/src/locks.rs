@@ -437,6 +437,7 @@ fn fate(item: &Item, hold: &Hold) -> Standing {
         Item::Snapshot(View::Lock(view)) | Item::Resync(Some(View::Lock(view))) if view.revision >= *revision => {
             view.standing(key.token)
         }
+        Item::Remade(_) => Standing::Gone,
         Item::Snapshot(_) | Item::Resync(_) | Item::Connection(_) => Standing::Waits,
     }
 }

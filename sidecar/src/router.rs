@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::command::{self, Answer, Command, DirectoryOp, Envelope, Outcome, PrimitiveAddress, Query, Reply};
+use coterie_core::machine::Machine;
 use coterie_core::{
     ErrorCode, EventId, MemberName, PartitionGroupName, PartitionId, Primitive, Rejection, RequestId, Revision, routing,
 };
@@ -22,6 +23,7 @@ use coterie_replication::ProposeError;
 use crate::deadline::Deadline;
 use crate::directory::Directory;
 use crate::limits;
+use crate::lineage::{self, Lineage};
 use crate::partitions::Partitions;
 use crate::peers::CallError;
 use crate::peers::client::{Peers, to_wire};
@@ -253,6 +255,46 @@ impl Router {
             self.try_read(partition, member, query.clone(), encoded.clone(), stale, budget)
         })
         .await
+    }
+
+    /// Which life of a partition is the present one.
+    ///
+    /// # Errors
+    /// `no_quorum` while that is not known: it was just deleted, or is not formed yet.
+    pub fn lineage(&self, partition: &PartitionId) -> Result<Lineage, Rejection> {
+        let directory = &self.0.directory;
+        let generation = directory.generation(partition).ok_or_else(|| {
+            let message = format!("partition {partition} is not formed, or was just deleted; nothing was applied");
+            Rejection::new(ErrorCode::NoQuorum, message)
+        })?;
+        Ok(directory.lineage(partition, generation))
+    }
+
+    /// Where a watch goes on whose last event has this id. `None` if the partition never came to it: it is of another
+    /// life, or what held it is lost. So nobody waits for events that are not to come.
+    ///
+    /// # Errors
+    /// `invalid_argument` if it is no id; `no_quorum` if the replica here has not come to it, and no majority answers.
+    pub async fn place(
+        &self,
+        partition: &PartitionId,
+        text: &str,
+        deadline: Deadline,
+    ) -> Result<Option<EventId>, Rejection> {
+        let (after, lineage) = lineage::parse("after", text)?;
+        let present = self.lineage(partition)?;
+        if lineage.is_some_and(|lineage| lineage != present) {
+            return Ok(None);
+        }
+        let local = self.0.partitions.get(partition);
+        let local = local.filter(|local| self.0.directory.generation(partition) == Some(local.generation()));
+        if local.is_some_and(|local| local.with_machine(Machine::revision) >= after.revision) {
+            return Ok(Some(after));
+        }
+        match self.read(partition, Query::Revision, false, deadline).await?.answer {
+            Answer::Revision(revision) => Ok(Some(after).filter(|after| after.revision <= revision)),
+            _ => Err(Rejection::new(ErrorCode::Internal, "a question was answered with something else")),
+        }
     }
 
     /// Watches a primitive. See [`Watch`].

@@ -2,7 +2,8 @@
 //!
 //! A watch starts with a snapshot, so whoever comes late knows the leader and the term at once (D2). After it comes every
 //! event, in order. When the replica is left behind or cannot be reached the watcher is told that its view may be stale
-//! (S18), and the watch goes on after the last event that was seen; if that is too long ago, with a resync (D17).
+//! (S18), and the watch goes on after the last event that was seen; if that is too long ago, with a resync (D17). So it
+//! does when the partition was made again meanwhile: places of its earlier life mean nothing in the next.
 //!
 //! Between sidecars a view of a map goes in parts: each is a message of its own, and the last is the view.
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::directory::Directory;
 use crate::limits;
+use crate::lineage::Lineage;
 use crate::partitions::Partitions;
 use crate::peers::client::{Peers, to_wire};
 use crate::sessions::SessionState;
@@ -36,6 +38,8 @@ pub enum Item<V = View> {
     Event(Arc<Event>),
     /// Whether what is seen is up to date.
     Connection(SessionState),
+    /// The partition was made again: all places of before are forgotten, and a resync comes next.
+    Remade(Lineage),
 }
 
 impl<V> Item<V> {
@@ -47,6 +51,7 @@ impl<V> Item<V> {
             Self::Resync(None) => Item::Resync(None),
             Self::Event(event) => Item::Event(event),
             Self::Connection(state) => Item::Connection(state),
+            Self::Remade(lineage) => Item::Remade(lineage),
         })
     }
 }
@@ -156,9 +161,23 @@ pub struct Watch {
     partition: PartitionId,
     of: Primitive,
     after: Option<EventId>,
+    /// Of the partition that `after` is a place in; `None` before a replica was found.
+    generation: Option<u64>,
+    /// What the next generation owes its watcher.
+    remade: Remade,
     stale: bool,
     round: usize,
     source: Source,
+}
+
+/// How far a watcher was told that the partition was made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remade {
+    No,
+    /// It is to be told.
+    Tell,
+    /// It is owed a resync.
+    Resync,
 }
 
 impl Watch {
@@ -169,7 +188,8 @@ impl Watch {
         of: Primitive,
         after: Option<EventId>,
     ) -> Result<Self, Rejection> {
-        let mut watch = Self { ways, partition, of, after, stale: false, round: 0, source: Source::None };
+        let (generation, remade, source) = (None, Remade::No, Source::None);
+        let mut watch = Self { ways, partition, of, after, generation, remade, stale: false, round: 0, source };
         let until_ms = watch.now_ms() + coterie_core::limits::DEADLINE_MS_DEFAULT;
         loop {
             match watch.connect().await {
@@ -181,9 +201,18 @@ impl Watch {
         }
     }
 
+    /// The life of the partition that is watched.
+    pub fn lineage(&self) -> Lineage {
+        self.ways.directory.lineage(&self.partition, self.generation.unwrap_or_default())
+    }
+
     /// The next item; `None` when there is no such group any more.
     pub async fn next(&mut self) -> Option<Item> {
         loop {
+            if self.remade == Remade::Tell {
+                self.remade = Remade::Resync;
+                return Some(Item::Remade(self.lineage()));
+            }
             let silent_ms = match &self.source {
                 Source::Local(partition, _) => Some(partition.silent_ms()),
                 Source::None => Some(u64::MAX),
@@ -222,7 +251,14 @@ impl Watch {
                     tick.await;
                     match self.connect().await {
                         Ok(()) => {}
-                        Err(rejection) if rejection.code == ErrorCode::GroupUnknown => return None,
+                        Err(rejection) if rejection.code == ErrorCode::GroupUnknown => {
+                            match self.remade {
+                                Remade::No => return None,
+                                Remade::Tell => {}
+                                // That is what it is owed, until a replica has a view.
+                                Remade::Resync => return Some(Item::Resync(None)),
+                            }
+                        }
                         Err(_) => {}
                     }
                     continue;
@@ -230,6 +266,7 @@ impl Watch {
             };
             match item {
                 Some(item) => {
+                    let item = self.owed(item);
                     self.remember(&item);
                     return Some(item);
                 }
@@ -242,11 +279,26 @@ impl Watch {
         self.ways.env.clock.monotonic_ms()
     }
 
+    /// A view that begins anew is a resync to a watcher that has seen something before.
+    fn owed(&mut self, item: Item) -> Item {
+        match (self.remade, item) {
+            (Remade::Resync, Item::Snapshot(view)) => {
+                self.remade = Remade::No;
+                Item::Resync(Some(view))
+            }
+            (Remade::Resync, Item::Resync(view)) => {
+                self.remade = Remade::No;
+                Item::Resync(view)
+            }
+            (Remade::No | Remade::Tell | Remade::Resync, item) => item,
+        }
+    }
+
     fn remember(&mut self, item: &Item) {
         match item {
             Item::Snapshot(view) | Item::Resync(Some(view)) => self.after = Some(view.place()),
             Item::Event(event) => self.after = Some(event.id),
-            Item::Resync(None) | Item::Connection(_) => {}
+            Item::Resync(None) | Item::Connection(_) | Item::Remade(_) => {}
         }
     }
 
@@ -260,14 +312,31 @@ impl Watch {
         Some(Item::Connection(if stale { SessionState::Suspended } else { SessionState::Live }))
     }
 
+    /// A place of another generation than the present one is forgotten.
+    fn follow(&mut self, generation: u64) {
+        if self.generation.replace(generation).is_some_and(|before| before != generation) {
+            tracing::info!(partition = %self.partition, generation, "a watched partition was made again");
+            self.after = None;
+            self.remade = Remade::Tell;
+        }
+    }
+
     async fn connect(&mut self) -> Result<(), Rejection> {
-        if let Some(local) = self.ways.partitions.get(&self.partition) {
-            if self.after.is_none() {
+        let present = self.ways.directory.generation(&self.partition);
+        let local = self.ways.partitions.get(&self.partition);
+        // One that is about to be removed shows what is gone.
+        let local = local.filter(|local| present.is_none_or(|present| present == local.generation()));
+        if let Some(local) = local {
+            self.follow(local.generation());
+            if self.after.is_none() && self.remade == Remade::No {
                 local.with_machine(|machine| check_known(machine, &self.of))?;
             }
             let watcher = local.watch(&self.of, self.after);
             self.source = Source::Local(local, watcher);
             return Ok(());
+        }
+        if let Some(present) = present {
+            self.follow(present);
         }
         let replicas = self.ways.directory.replicas(&self.partition);
         let unreachable =
@@ -276,6 +345,7 @@ impl Watch {
         self.round += 1;
         let mut client = self.ways.peers.client(member)?;
         let request = peer::WatchRequest {
+            generation: self.generation,
             partition: Some(to_wire(&self.partition)),
             key: self.of.to_string(),
             after: self.after.map(|after| command::encode(&after).into()).unwrap_or_default(),

@@ -5,8 +5,11 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use common::Sidecar;
+use coterie_core::PartitionId;
+use coterie_core::command::{Command, DirectoryOp};
 use coterie_proto::v1;
 use coterie_proto::v1::locks_client::LocksClient;
 use coterie_proto::v1::map_event::Kind;
@@ -190,6 +193,63 @@ async fn s34_a_watch_of_a_map_shows_what_there_is_and_then_every_change_of_its_p
         }
         assert_eq!(kinds, [Kind::Deleted("a/1".to_owned()), Kind::Dropped(v1::Deleted {})]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s34_d17_a_watch_of_a_map_that_names_an_event_of_another_life_begins_with_a_resync() {
+    let sidecar = start().await;
+    let mut maps = maps(&sidecar).await;
+    maps.put(put("m", "a", "v")).await.unwrap();
+    for after in ["900000000.0.0badcafe", "1.0.0badcafe", "900000000.0"] {
+        let watch = v1::WatchMapRequest { map: "m".to_owned(), after: after.to_owned(), ..Default::default() };
+        let mut events = maps.watch(watch).await.unwrap().into_inner();
+        let first = events.message().await.unwrap().unwrap();
+        let Some(Kind::Resync(view)) = &first.kind else { panic!("{after}: {first:?}") };
+        assert_eq!(view.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["a"]);
+        let revision = maps.put(put("m", "a", "w")).await.unwrap().into_inner().revision;
+        assert_eq!(events.message().await.unwrap().unwrap().revision, revision);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s18_s34_d17_a_watch_goes_on_with_a_partition_group_that_was_made_again_by_a_resync() {
+    let sidecar = start().await;
+    let mut maps = maps(&sidecar).await;
+    for number in 0..50 {
+        maps.put(put("m", &format!("before-{number}"), "v")).await.unwrap();
+    }
+    let watch = v1::WatchMapRequest { map: "m".to_owned(), ..Default::default() };
+    let mut events = maps.watch(watch.clone()).await.unwrap().into_inner();
+    let before = events.message().await.unwrap().unwrap();
+    assert!(matches!(before.kind, Some(Kind::Snapshot(_))), "{before:?}");
+
+    let group =
+        sidecar.node.directory().view().unwrap().directory.partition_groups.keys().find(|it| !it.is_system()).cloned();
+    let deadline = coterie_sidecar::Deadline::after_ms(sidecar.node.env(), 10_000);
+    let delete = DirectoryOp::DeletePartitionGroup { name: group.unwrap(), force: true };
+    let router = sidecar.node.router();
+    router.write(router.mint(), &PartitionId::system(), Command::Directory(delete), deadline).await.unwrap();
+    // It is declared, so it is made again.
+    let mut put_again = maps.put(put("m", "after", "v")).await;
+    let until = std::time::Instant::now() + Duration::from_secs(20);
+    while put_again.is_err() && std::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await; // waits for a condition
+        put_again = maps.put(put("m", "after", "v")).await;
+    }
+    put_again.unwrap();
+    let mut keys: Vec<String> = Vec::new();
+    while keys != ["after"] {
+        let event = tokio::time::timeout(Duration::from_secs(10), events.message()).await.expect("it is told");
+        match event.unwrap().unwrap().kind.unwrap() {
+            Kind::Resync(view) => keys = view.entries.into_iter().map(|entry| entry.key).collect(),
+            Kind::Put(entry) => keys.push(entry.key),
+            Kind::Connection(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut resumed = maps.watch(v1::WatchMapRequest { after: before.id, ..watch }).await.unwrap().into_inner();
+    let first = resumed.message().await.unwrap().unwrap();
+    assert!(matches!(&first.kind, Some(Kind::Resync(view)) if view.entries.len() == 1), "{first:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -180,6 +180,15 @@ struct Seen {
     elected: Term,
 }
 
+impl Seen {
+    /// Terms only rise for the life of a name, and no resync goes back: a lower one is of a cluster that was made again.
+    fn forget_another_life(&mut self, term: Term) {
+        if term < self.term.max(self.elected) {
+            *self = Self::default();
+        }
+    }
+}
+
 impl<T> Listener<T> {
     fn new(watch: Watch, pick: fn(&mut Seen, EventKind, &mut VecDeque<T>)) -> Self {
         Self { watch, seen: Seen::default(), pick, ready: VecDeque::new() }
@@ -257,7 +266,10 @@ impl Listener<Term> {
     pub(crate) fn terms(watch: Watch) -> Self {
         Self::new(watch, |seen, kind, ready| {
             let term = match kind {
-                EventKind::Snapshot(info) | EventKind::Resync(info) => info.term,
+                EventKind::Snapshot(info) | EventKind::Resync(info) => {
+                    seen.forget_another_life(info.term);
+                    info.term
+                }
                 EventKind::Term(term) => term,
                 _ => return,
             };
@@ -274,6 +286,7 @@ impl Listener<Elected> {
         Self::new(watch, |seen, kind, ready| {
             let elected = match kind {
                 EventKind::Snapshot(info) | EventKind::Resync(info) => {
+                    seen.forget_another_life(info.term);
                     info.leader.map(|leader| Elected { term: info.term, leader })
                 }
                 EventKind::Elected { term, leader } => Some(Elected { term, leader }),
@@ -289,4 +302,37 @@ impl Listener<Elected> {
 
 fn ids(info: &GroupInfo) -> BTreeSet<MemberId> {
     info.members.iter().map(|member| member.id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a listener tells of these changes.
+    async fn told<T: Unpin>(kinds: &[EventKind], listen: impl FnOnce(Watch) -> Listener<T>) -> Vec<T> {
+        let (sender, events) = mpsc::channel(QUEUE);
+        for kind in kinds {
+            let event = Event { id: String::new(), revision: 0, kind: kind.clone() };
+            sender.send(Ok(event)).await.expect("the listener has the other end");
+        }
+        drop(sender);
+        let mut listener = listen(Watch { events, _task: AbortOnDropHandle::new(tokio::spawn(async {})) });
+        let mut told = Vec::new();
+        while let Some(Ok(next)) = listener.next().await {
+            told.push(next);
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn s34_d17_listeners_go_on_with_a_cluster_that_was_made_again_and_counts_its_terms_anew() {
+        let group = v1::Group { term: 1, leader: 4, config: Some(v1::GroupConfig::default()), ..Default::default() };
+        let kind = Some(v1::group_event::Kind::Resync(group));
+        let resync = Event::try_from(v1::GroupEvent { kind, ..Default::default() }).expect("a resync").kind;
+        let elected = |term, leader| Elected { term: Term(term), leader: MemberId(leader) };
+        let election = |term, leader| EventKind::Elected { term: Term(term), leader: MemberId(leader) };
+        let kinds = [EventKind::Term(Term(9)), election(9, 7), resync, EventKind::Term(Term(2)), election(2, 5)];
+        assert_eq!(told(&kinds, Listener::elections).await, [elected(9, 7), elected(1, 4), elected(2, 5)]);
+        assert_eq!(told(&kinds, Listener::terms).await, [Term(9), Term(1), Term(2)]);
+    }
 }

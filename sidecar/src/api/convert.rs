@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use coterie_core::command::{
     Entry, Event, EventKind, GroupConfig, GroupEvent, GroupView, LeaveReason, MemberView, Presence,
 };
-use coterie_core::{EventId, MemberId, Rejection, Revision, Term};
+use coterie_core::{MemberId, Term};
 use coterie_proto::v1;
 
-use super::call::invalid;
+use crate::lineage::Lineage;
 use crate::presence::SelfState;
 use crate::sessions::SessionState;
 
@@ -110,8 +110,8 @@ pub fn leave_reason(reason: LeaveReason) -> &'static str {
     }
 }
 
-/// An event. `leader` is who leads as far as the watch knows.
-pub fn event(event: &Event, leader: Option<MemberId>) -> v1::GroupEvent {
+/// An event of this life of its partition. `leader` is who leads as far as the watch knows.
+pub fn event(event: &Event, lineage: Lineage, leader: Option<MemberId>) -> v1::GroupEvent {
     use v1::group_event::Kind;
     let Event { id, of: _, kind } = event;
     let EventKind::Group(kind) = kind else { return v1::GroupEvent::default() };
@@ -135,7 +135,7 @@ pub fn event(event: &Event, leader: Option<MemberId>) -> v1::GroupEvent {
         }
         GroupEvent::Deleted => Kind::Deleted(v1::Deleted {}),
     };
-    v1::GroupEvent { id: id.to_string(), revision: id.revision.0, kind: Some(kind) }
+    v1::GroupEvent { id: lineage.id(*id), revision: id.revision.0, kind: Some(kind) }
 }
 
 /// An entry of a map. The value is shared.
@@ -159,17 +159,6 @@ pub fn self_state(state: &SelfState, now_ms: u64) -> v1::SelfState {
     }
 }
 
-/// An event id from the wire: `REVISION.ORDINAL`.
-///
-/// # Errors
-/// `invalid_argument`, naming `field`.
-pub fn event_id(field: &str, text: &str) -> Result<EventId, Rejection> {
-    let parsed = text.split_once('.').and_then(|(revision, ordinal)| {
-        Some(EventId { revision: Revision(revision.parse().ok()?), ordinal: ordinal.parse().ok()? })
-    });
-    parsed.ok_or_else(|| invalid(field, format_args!("`{text}` is not the id of an event, such as `17.0`")))
-}
-
 /// A condition from the wire, where 0 says that there is none.
 pub fn if_term(term: u64) -> Option<Term> {
     Some(term).filter(|term| *term != 0).map(Term)
@@ -182,6 +171,8 @@ pub fn metadata(metadata: std::collections::HashMap<String, String>) -> BTreeMap
 
 #[cfg(test)]
 mod tests {
+    use coterie_core::{EventId, Revision};
+
     use super::*;
 
     fn view() -> GroupView {
@@ -222,15 +213,6 @@ mod tests {
         assert_eq!(config_over(&v1::GroupConfig::default(), present), present);
         let asked = v1::GroupConfig { release_timeout_ms: Some(0), max_members: None };
         assert_eq!(config_over(&asked, present), GroupConfig { release_timeout_ms: 0, max_members: 4 });
-    }
-
-    #[test]
-    fn event_ids_are_read_as_they_are_written() {
-        let id = EventId { revision: Revision(17), ordinal: 3 };
-        assert_eq!(event_id("after", &id.to_string()), Ok(id));
-        for wrong in ["17", "17.", ".1", "x.1", "17.-1", "17.1.1"] {
-            assert!(event_id("after", wrong).unwrap_err().message.starts_with("after: "), "{wrong}");
-        }
     }
 
     #[test]

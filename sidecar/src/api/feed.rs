@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::convert::{self, Freshness, Wire};
 use crate::limits::{RETRY_PAUSE_MS_MAX, STALE_MS};
+use crate::lineage::Lineage;
 use crate::node::Node;
 use crate::presence::mirror::current;
 use crate::presence::state::place_of;
@@ -54,14 +55,16 @@ impl Order {
 
     /// Whether to send an item.
     pub fn admit(&self, item: &Item<GroupView>) -> Admission {
-        let Some(at) = self.at else { return Admission::Send };
+        let Some(at) = self.at else {
+            return if matches!(item, Item::Resync(None)) { Admission::Ask } else { Admission::Send };
+        };
         match item {
             Item::Event(event) if event.id > at => Admission::Send,
             Item::Event(_) => Admission::Skip,
             Item::Snapshot(view) | Item::Resync(Some(view)) if place_of(view) > at => Admission::Send,
             Item::Snapshot(view) | Item::Resync(Some(view)) if place_of(view) == at => Admission::Skip,
             Item::Snapshot(_) | Item::Resync(_) => Admission::Ask,
-            Item::Connection(_) => Admission::Send,
+            Item::Connection(_) | Item::Remade(_) => Admission::Send,
         }
     }
 
@@ -94,6 +97,7 @@ pub struct Events {
     group: GroupName,
     /// A stream, not a future per item: what it waits for survives a poll that is given up.
     items: BoxStream<'static, Item<GroupView>>,
+    lineage: Lineage,
     order: Order,
     /// Whether the replica that is watched has not heard of its leader for long.
     suspended: bool,
@@ -112,9 +116,16 @@ pub struct Placed {
 impl Events {
     /// Reads a watch that was opened after `order`'s place.
     pub fn new(node: Node, partition: PartitionId, group: GroupName, watch: Watch, order: Order) -> Self {
+        let lineage = watch.lineage();
         let items = stream::unfold(watch, |mut watch| async move { Some((watch.next().await?.group()?, watch)) });
         let stopping = node.stopping();
-        Self { node, partition, group, items: items.boxed(), order, suspended: false, stopping, over: false }
+        Self { node, partition, group, items: items.boxed(), lineage, order, suspended: false, stopping, over: false }
+    }
+
+    /// The first message of a watch: what the group was when it was read.
+    pub fn first(&self, view: &GroupView, freshness: Freshness, kind: Shown) -> v1::GroupEvent {
+        let group = convert::group(view, self.partition.group.as_str(), freshness);
+        v1::GroupEvent { id: self.lineage.id(place_of(view)), revision: view.revision.0, kind: Some(kind(group)) }
     }
 
     /// As a stream of messages. `permit` is held as long as it is read.
@@ -133,8 +144,12 @@ impl Events {
                 () = self.stopping.cancelled() => return None,
                 item = self.items.next() => item?,
             };
+            if let Item::Remade(lineage) = item {
+                (self.lineage, self.order) = (lineage, Order::default());
+                continue;
+            }
             let event = match self.order.admit(&item) {
-                Admission::Send => Some(self.send(item)),
+                Admission::Send => self.send(item),
                 Admission::Skip => None,
                 Admission::Ask => self.ask().await,
             };
@@ -145,23 +160,24 @@ impl Events {
         None
     }
 
-    fn send(&mut self, item: Item<GroupView>) -> v1::GroupEvent {
+    fn send(&mut self, item: Item<GroupView>) -> Option<v1::GroupEvent> {
         use v1::group_event::Kind;
-        match item {
+        Some(match item {
             Item::Snapshot(view) => self.send_view(&view, watched(self.suspended), Kind::Snapshot),
             Item::Resync(Some(view)) => self.send_view(&view, watched(self.suspended), Kind::Resync),
             Item::Resync(None) => self.send_gone(),
             Item::Event(event) => {
                 self.order.event(event.id, &event.kind);
                 self.over = event.kind == EventKind::Group(GroupEvent::Deleted);
-                convert::event(&event, self.order.leader)
+                convert::event(&event, self.lineage, self.order.leader)
             }
             Item::Connection(state) => {
                 self.suspended = state != SessionState::Live;
                 let state = v1::SessionState::from(Wire(state)).into();
                 unplaced(Kind::Connection(v1::Connection { state }))
             }
-        }
+            Item::Remade(_) => return None,
+        })
     }
 
     fn send_view(
@@ -172,12 +188,12 @@ impl Events {
     ) -> v1::GroupEvent {
         self.order.view(view);
         let group = convert::group(view, self.partition.group.as_str(), freshness);
-        v1::GroupEvent { id: place_of(view).to_string(), revision: view.revision.0, kind: Some(kind(group)) }
+        v1::GroupEvent { id: self.lineage.id(place_of(view)), revision: view.revision.0, kind: Some(kind(group)) }
     }
 
     fn send_gone(&mut self) -> v1::GroupEvent {
         self.over = true;
-        unplaced(v1::group_event::Kind::Deleted(v1::Deleted {}))
+        gone()
     }
 
     /// Asks the partition's leader what is true. Nothing is sent before that is known.
@@ -185,7 +201,7 @@ impl Events {
         loop {
             match current(self.node.env(), self.node.router(), &self.partition, &self.group).await {
                 // The replica lags; what it has not seen yet comes.
-                Ok(Some(view)) if Some(place_of(&view)) >= self.order.at => return None,
+                Ok(Some(view)) if self.order.at.is_some_and(|at| place_of(&view) >= at) => return None,
                 Ok(Some(view)) => {
                     return Some(self.send_view(&view, Freshness::Linearizable, v1::group_event::Kind::Resync));
                 }
@@ -205,11 +221,12 @@ fn watched(suspended: bool) -> Freshness {
     Freshness::Stale { stale_ms: if suspended { STALE_MS } else { 0 } }
 }
 
-/// The first message of a watch.
-pub fn snapshot(view: &GroupView, partition_group: &str, freshness: Freshness) -> v1::GroupEvent {
-    let group = convert::group(view, partition_group, freshness);
-    let kind = Some(v1::group_event::Kind::Snapshot(group));
-    v1::GroupEvent { id: place_of(view).to_string(), revision: view.revision.0, kind }
+/// The group as a watch begins with it.
+pub type Shown = fn(v1::Group) -> v1::group_event::Kind;
+
+/// The last message of a watch: there is no such group.
+pub fn gone() -> v1::GroupEvent {
+    unplaced(v1::group_event::Kind::Deleted(v1::Deleted {}))
 }
 
 fn unplaced(kind: v1::group_event::Kind) -> v1::GroupEvent {
@@ -464,6 +481,8 @@ mod tests {
         assert_eq!(order.admit(&Item::Resync(Some(view(4)))), Admission::Ask);
         assert_eq!(order.admit(&Item::Resync(None)), Admission::Ask);
         assert_eq!(Order::default().admit(&Item::Snapshot(view(1))), Admission::Send);
+        assert_eq!(Order::default().admit(&Item::Resync(Some(view(1)))), Admission::Send);
+        assert_eq!(Order::default().admit(&Item::Resync(None)), Admission::Ask, "the replica may lag");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 use super::convert::{self, Wire};
+use crate::lineage::Lineage;
 use crate::node::Node;
 use crate::sessions::SessionState;
 use crate::watch::{Item, Watch};
@@ -21,6 +22,7 @@ use crate::watch::{Item, Watch};
 pub struct MapFeed {
     /// A stream, not a future per item: what it waits for survives a poll that is given up.
     items: BoxStream<'static, Item<MapView>>,
+    lineage: Lineage,
     prefix: String,
     /// Everything up to here was sent.
     at: Option<EventId>,
@@ -43,14 +45,15 @@ struct Showing {
 impl MapFeed {
     /// Reads a watch; only keys that begin with `prefix`. Everything up to `at` was seen.
     pub fn new(node: &Node, watch: Watch, prefix: String, at: Option<EventId>) -> Self {
+        let lineage = watch.lineage();
         let items = stream::unfold(watch, |mut watch| async move { Some((watch.next().await?.entries()?, watch)) });
         let stopping = node.stopping();
-        Self { items: items.boxed(), prefix, at, showing: None, state: None, stopping, over: false }
+        Self { items: items.boxed(), lineage, prefix, at, showing: None, state: None, stopping, over: false }
     }
 
     /// Says this first, which was read from the watch already.
-    pub fn beginning_with(mut self, view: MapView, state: Option<SessionState>) -> Self {
-        self.show(view, Kind::Snapshot);
+    pub fn beginning_with(mut self, view: MapView, kind: fn(v1::Entries) -> Kind, state: Option<SessionState>) -> Self {
+        self.show(view, kind);
         self.state = state;
         self
     }
@@ -99,6 +102,11 @@ impl MapFeed {
             }
             Item::Snapshot(view) => self.show(view, Kind::Snapshot),
             Item::Resync(Some(view)) => self.show(view, Kind::Resync),
+            Item::Remade(lineage) => {
+                self.lineage = lineage;
+                self.at = None;
+                self.showing = None;
+            }
             Item::Resync(None) => {}
         }
         None
@@ -114,7 +122,7 @@ impl MapFeed {
                 Kind::Dropped(v1::Deleted {})
             }
         };
-        Some(placed(id, kind))
+        Some(self.placed(id, kind))
     }
 
     /// Begins to send a view, unless it is of a replica that lags: what came after it was sent, and is told again.
@@ -144,20 +152,22 @@ impl MapFeed {
         let event = kind(v1::Entries { entries, last });
         if last {
             self.showing = None;
-            return Some(placed(place, event));
+            return Some(self.placed(place, event));
         }
         *after = next.unwrap_or_default();
         Some(v1::MapEvent { id: String::new(), revision: place.revision.0, kind: Some(event) })
     }
 }
 
+impl MapFeed {
+    fn placed(&self, id: EventId, kind: Kind) -> v1::MapEvent {
+        v1::MapEvent { id: self.lineage.id(id), revision: id.revision.0, kind: Some(kind) }
+    }
+}
+
 /// Everything up to here is in a view of this revision.
 fn place_of(revision: Revision) -> EventId {
     EventId { revision, ordinal: u32::MAX }
-}
-
-fn placed(id: EventId, kind: Kind) -> v1::MapEvent {
-    v1::MapEvent { id: id.to_string(), revision: id.revision.0, kind: Some(kind) }
 }
 
 fn connection(state: SessionState) -> v1::MapEvent {

@@ -403,6 +403,9 @@ impl Peer for Service {
         let (_, local) = self
             .local(request.partition)
             .map_err(|_| Status::unavailable("no replica of this partition answers here"))?;
+        if request.generation.is_some_and(|generation| generation != local.generation()) {
+            return Err(Status::unavailable("the replica of this partition is of another generation"));
+        }
         let of = Primitive::parse(&request.key);
         let of = of.ok_or_else(|| Status::invalid_argument("the key is not a primitive's kind and name"))?;
         let after = if request.after.is_empty() {

@@ -114,6 +114,9 @@ impl Follower {
                 self.folded.send_if_modified(|folded| folded.event(&event, now_ms));
             }
             Item::Resync(None) => return self.confirm().await,
+            Item::Remade(_) => {
+                self.folded.send_modify(Folded::remade);
+            }
             Item::Connection(_) => {}
         }
         self.folded.borrow().exists

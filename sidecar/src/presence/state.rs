@@ -106,6 +106,12 @@ impl Folded {
         true
     }
 
+    /// The partition was made again: nobody leads as far as is known, and whatever comes next is news.
+    pub fn remade(&mut self) {
+        self.at = EventId::default();
+        self.vacate();
+    }
+
     /// The group is gone.
     pub fn missing(&mut self) {
         self.exists = false;

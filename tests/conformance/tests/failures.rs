@@ -364,6 +364,61 @@ fn s18_d17_a_watch_of_the_sdk_goes_on_across_a_restart_of_its_sidecar_and_misses
     });
 }
 
+/// What a watch says that goes on after this event.
+async fn goes_on<W: Wire>(cluster: &LocalCluster, group: &str, after: &str, member: u64) {
+    for place in 0..3 {
+        let mut watch = wire::<W>(cluster, place).watch(group, after).await.expect("watch");
+        let begun = Instant::now();
+        let known = watch.change("the group as it is now", |change| match change {
+            Change::Resync(group) => Some(ids(group)),
+            _ => None,
+        });
+        assert_eq!(known.await, [member]);
+        assert!(begun.elapsed() < SLACK, "{:?}", begun.elapsed());
+    }
+}
+
+#[test]
+fn s18_s34_d17_a_watch_goes_on_with_a_cluster_that_was_made_again_by_a_resync() {
+    run(async {
+        let cluster = cluster().await;
+        let before = wire::<Grpc>(&cluster, 0);
+        before.create("reborn", None).await.expect("create");
+        let mut events = before.watch("reborn", "").await.expect("watch");
+        let mut last = String::new();
+        for _ in 0..50 {
+            before.join("reborn", Joining::lease(60_000)).await.expect("join");
+            last = events.find("a join", |it| matches!(it.kind, Some(Change::Joined(_))).then(|| it.id.clone())).await;
+        }
+        let mut sdk = Client::connect(&cluster.endpoint(0)).expect("connect").group("reborn").watch();
+        assert!(matches!(sdk.next().await, Some(Ok(event)) if matches!(event.kind, EventKind::Snapshot(_))));
+        cluster.stop_all().await.expect("stop");
+        // Members that leave in good order are told of before.
+        let suspended = EventKind::Connection(SessionState::Suspended);
+        while sdk.next().await.expect("it goes on").expect("without an error").kind != suspended {}
+        for place in 0..3 {
+            std::fs::remove_dir_all(cluster.data_dir(place)).expect("remove the data directory");
+        }
+        start(&cluster, [0, 1, 2]).await;
+        let joined = wire::<Grpc>(&cluster, 1).join("reborn", Joining::lease(60_000)).await.expect("join");
+        let member = joined.member.expect("a member").id;
+        goes_on::<Grpc>(&cluster, "reborn", &last, member).await;
+        goes_on::<Http>(&cluster, "reborn", &last, member).await;
+        // The SDK was back before the group was, or after; either way it says so, and does not wait for what is gone.
+        loop {
+            match sdk.next().await.expect("it says what became of the group").expect("without an error").kind {
+                EventKind::Connection(_) => {}
+                EventKind::Resync(info) => {
+                    assert_eq!(info.members.iter().map(|it| it.id.0).collect::<Vec<_>>(), [member]);
+                    break;
+                }
+                EventKind::Deleted => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+}
+
 /// A write with a request id of its own, which is sent again.
 struct Repeated {
     group: String,

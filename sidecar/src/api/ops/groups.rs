@@ -8,13 +8,14 @@ use coterie_core::{
     ErrorCode, EventId, GroupName, MemberId, PartitionGroupName, PartitionId, Rejection, Revision, Term,
 };
 use coterie_proto::v1;
+use coterie_proto::v1::group_event::Kind as Change;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Caller, Ops, When, admit, answered_otherwise, is_stale};
 use crate::api::call::{Call, invalid};
 use crate::api::convert::{self, Freshness, Wire};
-use crate::api::feed::{self, Events, JoinFeed, Order};
+use crate::api::feed::{self, Events, JoinFeed, Order, Shown};
 use crate::deadline::Deadline;
 use crate::presence::state::place_of;
 use crate::presence::{Join, Kind, Own};
@@ -234,11 +235,19 @@ impl Ops {
             let permit = self.watch_permit()?;
             let place = self.place(&request.group, &request.partition_group)?;
             if request.after.is_empty() {
-                return self.watch_from_now(&place, permit, caller.deadline).await;
+                return self.watch_from_now(&place, Change::Snapshot, permit, caller.deadline).await;
             }
-            let after = Some(convert::event_id("after", &request.after)?);
-            let events = self.events(&place, after, Order::after(after, None)).await?;
-            Ok(events.into_stream(permit))
+            let after = self.node().router().place(&place.partition, &request.after, caller.deadline).await?;
+            if after.is_some() {
+                let events = self.events(&place, after, Order::after(after, None)).await?;
+                return Ok(events.into_stream(permit));
+            }
+            match self.watch_from_now(&place, Change::Resync, permit, caller.deadline).await {
+                Err(rejection) if rejection.code == ErrorCode::GroupUnknown => {
+                    Ok(stream::once(std::future::ready(feed::gone())).boxed())
+                }
+                watch => watch,
+            }
         })
         .await
     }
@@ -248,6 +257,7 @@ impl Ops {
     async fn watch_from_now(
         &self,
         place: &Place,
+        kind: Shown,
         permit: OwnedSemaphorePermit,
         deadline: Deadline,
     ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
@@ -259,8 +269,8 @@ impl Ops {
         };
         let at = Some(place_of(&view));
         let events = self.events(place, at, Order::after(at, view.leader)).await?;
-        let snapshot = feed::snapshot(&view, place.partition.group.as_str(), freshness);
-        Ok(stream::once(std::future::ready(snapshot)).chain(events.into_stream(permit)).boxed())
+        let first = events.first(&view, freshness, kind);
+        Ok(stream::once(std::future::ready(first)).chain(events.into_stream(permit)).boxed())
     }
 
     /// Whether the application beside this sidecar leads. Answers in every state: without a cluster nobody leads.

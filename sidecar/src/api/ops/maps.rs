@@ -8,6 +8,7 @@ use coterie_core::limits::PAGE_ENTRIES_DEFAULT;
 use coterie_core::machine::validate;
 use coterie_core::{ErrorCode, MapName, PrimitiveKind, Rejection, Revision};
 use coterie_proto::v1;
+use coterie_proto::v1::map_event::Kind;
 use futures_util::stream::BoxStream;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -189,13 +190,18 @@ impl Ops {
     ) -> Result<BoxStream<'static, v1::MapEvent>, Rejection> {
         let v1::WatchMapRequest { map: _, partition_group: _, prefix, after } = request;
         validate::prefix("prefix", &prefix)?;
-        let feed = if after.is_empty() {
-            let (watch, view, state) = self.view_now(caller, home).await?;
-            MapFeed::new(self.node(), watch, prefix, None).beginning_with(view, state)
+        let router = self.node().router();
+        let place = match after.is_empty() {
+            true => None,
+            false => router.place(&home.partition, &after, caller.deadline).await?,
+        };
+        let feed = if let Some(place) = place {
+            let watch = router.watch(&home.partition, &home.of, Some(place)).await?;
+            MapFeed::new(self.node(), watch, prefix, Some(place))
         } else {
-            let after = convert::event_id("after", &after)?;
-            let watch = self.node().router().watch(&home.partition, &home.of, Some(after)).await?;
-            MapFeed::new(self.node(), watch, prefix, Some(after))
+            let (watch, view, state) = self.view_now(caller, home).await?;
+            let kind = if after.is_empty() { Kind::Snapshot } else { Kind::Resync };
+            MapFeed::new(self.node(), watch, prefix, None).beginning_with(view, kind, state)
         };
         Ok(feed.into_stream(permit))
     }
@@ -250,6 +256,7 @@ async fn first(watch: &mut Watch, state: &mut Option<SessionState>) -> Option<Ma
         match watch.next().await?.entries()? {
             Item::Snapshot(view) | Item::Resync(Some(view)) => return Some(view),
             Item::Connection(said) => *state = Some(said),
+            Item::Remade(_) => {}
             Item::Event(_) | Item::Resync(None) => return None,
         }
     }

@@ -190,6 +190,34 @@ both_wires! {
         assert_eq!(failure.code, "invalid_argument", "{failure}");
     }
 
+    async fn s17_s18_s34_d17_after_an_event_that_the_partition_never_had_comes_a_resync_at_once_and_then_every_event<W: Wire>() {
+        let [a, b, c] = clients::<W>().await;
+        let group = name("d17l");
+        let first = a.join(&group, Joining::lease(60_000)).await.expect("join").member.expect("a member").id;
+        // Of another life of the partition, with a place that is yet to come and with one that is long past; and one
+        // that does not say which life it is of.
+        for (wire, after) in [(&a, "900000000.0.0badcafe"), (&b, "1.0.0badcafe"), (&c, "900000000.0")] {
+            let mut watch = wire.watch(&group, after).await.expect("watch");
+            let begun = std::time::Instant::now();
+            let event = watch.find("the first word on the group", |event| {
+                (!matches!(event.kind, Some(Change::Connection(_)))).then(|| event.clone())
+            }).await;
+            assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+            let Some(Change::Resync(now)) = event.kind else { panic!("{event:?}") };
+            assert!(ids(&now).contains(&first), "{now:?}");
+            let joined = a.join(&group, Joining::lease(60_000)).await.expect("join").member.expect("a member").id;
+            assert_eq!(watch.joined().await.id, joined);
+            // The id that came with it is of the present life.
+            let mut resumed = b.watch(&group, &event.id).await.expect("watch");
+            let next = resumed.next().await.and_then(|event| event.kind);
+            assert!(matches!(&next, Some(Change::Joined(member)) if member.id == joined), "{next:?}");
+        }
+        let nobody = name("d17n");
+        let mut watch = a.watch(&nobody, "900000000.0.0badcafe").await.expect("watch");
+        let event = watch.next().await.and_then(|event| event.kind);
+        assert!(matches!(event, Some(Change::Deleted(_))), "{event:?}");
+    }
+
     async fn s92_d13_status_shows_members_partitions_and_leaders<W: Wire>() {
         let [a, ..] = clients::<W>().await;
         let status = a.status().await.expect("status");
