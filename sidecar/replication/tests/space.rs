@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use coterie_core::command::{Command, Query, Reply};
+use coterie_core::command::{Command, GroupOp, Query, Reply};
 use coterie_core::{ErrorCode, GroupName};
 use coterie_replication::ProposeError;
 
@@ -121,6 +121,13 @@ async fn a_majority_of_full_followers_is_said_at_once_and_what_ends_sessions_sti
     let Reply::Session(session) = opened.unwrap() else { panic!("a session was asked for") };
     let expire = body(None, Command::ExpireSessions(vec![session]));
     within(replica.propose(expire, DEADLINE)).await.unwrap().1.unwrap();
+    // What gives something back is taken too, and only while there is something.
+    let delete = |name: &str| Command::Group { name: GroupName::from(name), op: GroupOp::Delete };
+    within(replica.propose(client.body(delete("a")), DEADLINE)).await.unwrap().1.unwrap();
+    assert_eq!(refusal(replica.propose(client.body(delete("a")), DEADLINE).await).0, ErrorCode::StorageFull);
+    // Those that do not lead have nothing to refuse.
+    let asked = cluster.replica(followers[0]).propose(client.body(create("c")), DEADLINE).await;
+    assert_eq!(asked.unwrap_err(), ProposeError::NotLeader(Some(member(leader))));
 
     // One of them is a majority with the leader.
     cluster.set_free_bytes(followers[0], u64::MAX).await;

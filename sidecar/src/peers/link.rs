@@ -26,7 +26,7 @@ use futures_util::Stream;
 use tokio::sync::{mpsc, oneshot};
 use tonic::transport::Channel;
 
-use super::queue::{Queue, Reader};
+use super::queue::{Class, Queue, Reader};
 use crate::limits;
 
 /// Why a call has no answer.
@@ -73,8 +73,13 @@ impl Shared {
 
     fn push(&self, id: u64, body: Body) -> Result<(), CallError> {
         let bytes = body.encoded_len();
+        let class = match body {
+            Body::Raft(_) | Body::KeepAlive(_) => Class::Urgent,
+            // A lane's messages keep their order, its beginning and end too.
+            _ => Class::Bulk,
+        };
         self.queue
-            .push(Frame { id, body: Some(body) }, bytes)
+            .push(class, Frame { id, body: Some(body) }, bytes)
             .map_err(|_| CallError::NeverSent("too much waits for this peer already".to_owned()))
     }
 
@@ -135,7 +140,7 @@ impl Link {
         match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(CallError::Unanswered("the link has ended".to_owned())),
-            Err(_) if entry.is_taken() => Err(CallError::Unanswered("not answered in time".to_owned())),
+            Err(_) if entry.give_up() => Err(CallError::Unanswered("not answered in time".to_owned())),
             Err(_) => Err(CallError::NeverSent("not connected in time".to_owned())),
         }
     }
@@ -198,9 +203,10 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_taken(&self) -> bool {
+    /// Gives the place up, and says whether the peer may have got what it stands for. From then on it is not sent.
+    fn give_up(&self) -> bool {
         // Gone: it was failed or answered this very moment, after it was taken.
-        self.shared.waiting().get(&self.id).is_none_or(|waiting| waiting.taken)
+        self.shared.waiting().remove(&self.id).is_none_or(|waiting| waiting.taken)
     }
 }
 
@@ -231,8 +237,9 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
-        // A queue that is full is about to break the link, and the peer's end of the lane with it.
-        let _ = self.entry.shared.push(self.entry.id, Body::LaneClosed(peer::LaneClosed::default()));
+        // However full the queue is: the peer would keep its end. A queue that is closed has no peer any more.
+        let frame = Frame { id: self.entry.id, body: Some(Body::LaneClosed(peer::LaneClosed::default())) };
+        let _ = self.entry.shared.queue.push_always(Class::Bulk, frame, 0);
     }
 }
 
@@ -268,5 +275,102 @@ impl Stream for Outbound {
                 return Poll::Ready(Some(Frames { opening: None, frames }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+mod tests {
+    use futures_util::StreamExt as _;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn raft() -> Body {
+        Body::Raft(peer::Raft::default())
+    }
+
+    /// A connection of this link that has sent its opening.
+    async fn connect(link: &Link) -> Outbound {
+        let shared = link.0.clone();
+        let mut outbound = Outbound { reader: shared.queue.reader(), shared, opening: Some(Opening::default()) };
+        assert!(outbound.next().await.unwrap().opening.is_some());
+        outbound
+    }
+
+    async fn sent(outbound: &mut Outbound) -> Vec<Frame> {
+        outbound.next().await.unwrap().frames
+    }
+
+    #[tokio::test]
+    async fn d11_a_call_that_no_connection_took_was_never_sent_and_never_will_be() {
+        let link = Link::new();
+        assert!(matches!(link.call(raft(), SOON).await, Err(CallError::NeverSent(_))));
+        let mut outbound = connect(&link).await;
+        let next = link.call(raft(), LONG);
+        let (frames, _) = tokio::join!(sent(&mut outbound), tokio::time::timeout(SOON, next));
+        assert_eq!(frames.iter().map(|frame| frame.id).collect::<Vec<_>>(), [2], "the first call is not sent late");
+    }
+
+    #[tokio::test]
+    async fn d11_a_call_that_was_taken_may_have_arrived_whether_it_times_out_or_the_link_breaks() {
+        let link = Link::new();
+        let mut outbound = connect(&link).await;
+        let (_, timed_out) = tokio::join!(sent(&mut outbound), link.call(raft(), SOON));
+        assert!(matches!(timed_out, Err(CallError::Unanswered(_))));
+        let (_, broken) = tokio::join!(
+            async {
+                sent(&mut outbound).await;
+                link.0.fail("the connection ended");
+            },
+            link.call(raft(), LONG)
+        );
+        assert_eq!(broken, Err(CallError::Unanswered("the connection ended".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn each_call_gets_the_answer_that_has_its_id() {
+        let link = Link::new();
+        let mut outbound = connect(&link).await;
+        let answer = |payload: &'static [u8]| {
+            Body::RaftAnswer(peer::RaftAnswer { payload: Bytes::from_static(payload), error: String::new() })
+        };
+        let peer = async {
+            let mut frames = sent(&mut outbound).await;
+            while frames.len() < 2 {
+                frames.extend(sent(&mut outbound).await);
+            }
+            let answers = [(frames[1].id, answer(b"second")), (frames[0].id, answer(b"first"))];
+            link.0.deliver(answers.map(|(id, body)| Frame { id, body: Some(body) }).into());
+        };
+        let (first, second, ()) = tokio::join!(link.call(raft(), LONG), link.call(raft(), LONG), peer);
+        assert_eq!((first, second), (Ok(answer(b"first")), Ok(answer(b"second"))));
+    }
+
+    #[tokio::test]
+    async fn a_lane_gets_its_answers_in_order_and_its_end_reaches_the_peer() {
+        let link = Link::new();
+        let mut outbound = connect(&link).await;
+        let mut lane = link.lane(peer::LaneOpened::default()).unwrap();
+        lane.send(Bytes::from_static(b"one")).unwrap();
+        let frames = sent(&mut outbound).await;
+        assert!(matches!(
+            frames.iter().map(|frame| frame.body.as_ref().unwrap()).collect::<Vec<_>>()[..],
+            [Body::LaneOpened(_), Body::Lane(_)]
+        ));
+        let id = frames[0].id;
+        let answer = |number: u8| {
+            let payload = Bytes::from(vec![number]);
+            Frame { id, body: Some(Body::RaftAnswer(peer::RaftAnswer { payload, error: String::new() })) }
+        };
+        link.0.deliver(vec![answer(1), answer(2)]);
+        assert_eq!((lane.answer().await.unwrap()[0], lane.answer().await.unwrap()[0]), (1, 2));
+        link.0.fail("the connection ended");
+        assert_eq!(lane.answer().await, Err("the connection ended".to_owned()));
+        drop(lane);
+        let frames = sent(&mut outbound).await;
+        assert!(matches!(frames[..], [Frame { body: Some(Body::LaneClosed(_)), .. }]));
     }
 }

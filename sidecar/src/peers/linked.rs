@@ -5,8 +5,9 @@
 //!          └─ lane ─▶ a queue ─▶ the replica's own task ───────┴─▶ queue ─▶ Frames
 //! ```
 //!
-//! Calls are answered in whatever order they are done; a lane's messages in their own. Reading stops while as many calls
-//! are under way as a link may have, so that a peer that asks too much waits, and nothing else grows.
+//! Calls are answered in whatever order they are done; a lane's messages in their own. The link is always read, since
+//! heartbeats and keep-alives come on it too: requests of applications beyond what a link may have under way are refused
+//! at once, and while too many answers wait to be sent no more requests are brought to an end.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -20,9 +21,10 @@ use coterie_replication::Partition;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tonic::{Status, Streaming};
 
-use super::queue::{Queue, Reader};
+use super::queue::{Class, Queue, Reader};
 use super::server::Service;
 use super::tls::Roles;
 use crate::limits;
@@ -69,18 +71,31 @@ struct Linked {
 impl Linked {
     async fn run(mut self, mut requests: Streaming<Frames>) {
         let stop = self.service.stopping();
+        // Of members and partitions: few, small, and never kept waiting by what applications ask.
+        let mut urgent = FuturesUnordered::new();
+        // Of applications.
         let mut calls = FuturesUnordered::new();
         loop {
+            let has_room = self.queue.has_room();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(answer) = calls.next(), if !calls.is_empty() => {
+                Some(answer) = urgent.next(), if !urgent.is_empty() => {
                     if !answered(&self.queue, answer) {
                         break;
                     }
                 }
-                message = requests.message(), if calls.len() < limits::LINK_CALLS_MAX => {
+                Some(answer) = calls.next(), if has_room && !calls.is_empty() => {
+                    if !answered(&self.queue, answer) {
+                        break;
+                    }
+                }
+                () = self.queue.room(), if !has_room => {}
+                message = requests.message() => {
                     let Ok(Some(Frames { opening, frames })) = message else { break };
+                    if frames.len() > limits::LINK_BATCH_MAX {
+                        break;
+                    }
                     if opening.is_some() {
                         self.opening = opening;
                     }
@@ -89,18 +104,24 @@ impl Linked {
                             Some(Body::LaneOpened(opened)) => self.open_lane(id, &opened),
                             Some(Body::Lane(payload)) => self.on_lane(id, payload),
                             Some(Body::LaneClosed(_)) => drop(self.lanes.remove(&id)),
-                            body => {
-                                let (service, roles, opening) = (self.service.clone(), self.roles, self.opening);
-                                calls.push(async move {
-                                    Frame { id, body: service.answer(roles, opening.as_ref(), body).await }
-                                });
+                            Some(body @ (Body::Raft(_) | Body::KeepAlive(_))) => urgent.push(self.call(id, body)),
+                            Some(body) if calls.len() < limits::LINK_CALLS_MAX => calls.push(self.call(id, body)),
+                            Some(body) => {
+                                let busy = Frame { id, body: super::server::too_busy(&body) };
+                                answered(&self.queue, busy);
                             }
+                            None => {}
                         }
                     }
                 }
             }
         }
         self.queue.close();
+    }
+
+    fn call(&self, id: u64, body: Body) -> impl Future<Output = Frame> + Send + use<> {
+        let (service, roles, opening) = (self.service.clone(), self.roles, self.opening);
+        async move { Frame { id, body: service.answer(roles, opening.as_ref(), body).await } }
     }
 
     fn open_lane(&mut self, id: u64, opened: &peer::LaneOpened) {
@@ -121,9 +142,14 @@ impl Linked {
     fn on_lane(&mut self, id: u64, payload: Bytes) {
         // A lane that was closed here, of which the peer has not heard yet, takes no more.
         let Some(lane) = self.lanes.get(&id) else { return };
-        if lane.try_send(payload).is_err() {
-            self.lanes.remove(&id);
-            self.close_lane(id, "more messages than a lane holds are on their way".to_owned());
+        match lane.try_send(payload) {
+            Ok(()) => {}
+            // It ended by itself, and said why.
+            Err(TrySendError::Closed(_)) => drop(self.lanes.remove(&id)),
+            Err(TrySendError::Full(_)) => {
+                self.lanes.remove(&id);
+                self.close_lane(id, "more messages than a lane holds are on their way".to_owned());
+            }
         }
     }
 
@@ -156,12 +182,13 @@ async fn lane(
     }
 }
 
-/// Queues an answer. False when the link has to end: its peer takes no answers, or has gone.
+/// Queues an answer: what is answered was bounded when it was taken. False when the peer has gone.
 fn answered(queue: &Queue<Frame>, frame: Frame) -> bool {
     let bytes = frame.body.as_ref().map_or(0, Body::encoded_len);
-    let queued = queue.push(frame, bytes).is_ok();
-    if !queued {
-        queue.close();
-    }
-    queued
+    let class = match frame.body {
+        // A lane's answers keep their order, its end too.
+        Some(Body::RaftAnswer(_) | Body::LaneClosed(_) | Body::KeptAlive(_)) => Class::Urgent,
+        _ => Class::Bulk,
+    };
+    queue.push_always(class, frame, bytes).is_ok()
 }

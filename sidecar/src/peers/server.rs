@@ -197,8 +197,8 @@ impl Service {
     }
 
     /// Answers one call on a link; `None` for what is not a call.
-    pub(super) async fn answer(&self, roles: Roles, opening: Option<&Opening>, call: Option<Body>) -> Option<Body> {
-        match call? {
+    pub(super) async fn answer(&self, roles: Roles, opening: Option<&Opening>, call: Body) -> Option<Body> {
+        match call {
             Body::Raft(peer::Raft { partition, to_node, kind, payload }) => {
                 let answer = match self.addressed(roles, opening, partition, to_node) {
                     Ok(partition) => partition.handle(kind, payload).await,
@@ -209,8 +209,20 @@ impl Service {
                     Err(error) => peer::RaftAnswer { payload: Bytes::new(), error },
                 }))
             }
-            Body::Propose(request) => Some(Body::Proposed(self.propose_here(request).await)),
-            Body::Query(request) => Some(Body::Queried(self.query_here(request).await)),
+            Body::Propose(request) if !roles.member && !may_propose(&request.body) => {
+                let rejection = Rejection::new(ErrorCode::Forbidden, "only members may propose this");
+                Some(Body::Proposed(not_proposed(&rejection)))
+            }
+            Body::Propose(request) => {
+                let response = Body::Proposed(self.propose_here(request).await);
+                // It was done, and only the answer cannot be sent.
+                let unsaid = || Rejection::new(ErrorCode::Unknown, too_large().message);
+                Some(if is_too_large(&response) { Body::Proposed(not_proposed(&unsaid())) } else { response })
+            }
+            Body::Query(request) => {
+                let response = Body::Queried(self.query_here(request).await);
+                Some(if is_too_large(&response) { Body::Queried(not_queried(&too_large())) } else { response })
+            }
             Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions }) => {
                 let member = MemberName(member);
                 let sessions = sessions.into_iter();
@@ -303,6 +315,53 @@ impl Service {
         };
         peer::SessionAlive { partition, session: id, result: Some(result) }
     }
+}
+
+/// What a client sidecar may propose: nothing that only a partition's leader, or a member, decides.
+fn may_propose(body: &[u8]) -> bool {
+    use coterie_core::command::{Command, DirectoryOp, Envelope, GroupOp, MemberKind};
+    let Ok(Envelope { request: _, command }) = command::decode::<Envelope>("command", body) else { return false };
+    match command {
+        Command::ExpireSessions(_) => false,
+        Command::Group { name: _, op } => !matches!(op, GroupOp::ReleaseTimedOut(_)),
+        Command::Directory(op) => match op {
+            DirectoryOp::RegisterMember(record) => record.kind == MemberKind::Ephemeral,
+            DirectoryOp::ForgetMember(_) | DirectoryOp::RecordPrimitive(_) | DirectoryOp::ForgetPrimitive(_) => true,
+            DirectoryOp::CreatePartitionGroup(_) | DirectoryOp::DeletePartitionGroup { .. } => false,
+        },
+        Command::OpenSession { .. } | Command::CloseSession(_) | Command::Map { .. } | Command::Lock { .. } => true,
+    }
+}
+
+/// An answer to a request that is not even begun: its link has as many under way as it may.
+pub(super) fn too_busy(call: &Body) -> Option<Body> {
+    let rejection = Rejection::new(
+        ErrorCode::Overloaded,
+        format!("{} requests from one sidecar are under way here already; retry later", limits::LINK_CALLS_MAX),
+    );
+    match call {
+        Body::Propose(_) => Some(Body::Proposed(not_proposed(&rejection))),
+        Body::Query(_) => Some(Body::Queried(not_queried(&rejection))),
+        _ => None,
+    }
+}
+
+fn not_proposed(rejection: &Rejection) -> peer::ProposeResponse {
+    peer::ProposeResponse { result: Some(peer::propose_response::Result::Failure(failure(rejection))), revision: 0 }
+}
+
+fn not_queried(rejection: &Rejection) -> peer::QueryResponse {
+    let result = Some(peer::query_response::Result::Failure(failure(rejection)));
+    peer::QueryResponse { result, revision: 0, stale_ms: 0 }
+}
+
+/// A message that is larger than a link takes would end the link.
+fn is_too_large(answer: &Body) -> bool {
+    answer.encoded_len() > limits::PEER_MESSAGE_BYTES_MAX / 2
+}
+
+fn too_large() -> Rejection {
+    Rejection::new(ErrorCode::TooLarge, "the answer is larger than what one sidecar can send to another")
 }
 
 enum Elsewhere {

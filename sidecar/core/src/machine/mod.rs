@@ -36,8 +36,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{
-    Answer, Command, Envelope, Event, EventKind, GroupEvent, GroupView, MemberRecord, Outcome, PartitionGroupRecord,
-    Placed, PrimitiveAddress, Query, Reply, View,
+    Answer, Command, Envelope, Event, EventKind, GroupEvent, GroupOp, GroupView, LockOp, MapOp, MemberRecord, Outcome,
+    PartitionGroupRecord, Placed, PrimitiveAddress, Query, Reply, Standing, View,
 };
 use crate::ids::{
     EventId, GroupName, LockName, MapName, MemberName, PartitionGroupName, Primitive, PrimitiveKind, Revision,
@@ -306,6 +306,39 @@ impl Machine {
             PrimitiveKind::Group => self.groups.get(&GroupName::from(name)).map(|group| group.last_event),
             PrimitiveKind::Map => self.maps.last_event(&MapName::from(name)),
             PrimitiveKind::Lock => None,
+        }
+    }
+
+    /// Whether a command would give something back that is there now: a place in a group, a leadership, a lock, what a
+    /// map or a group holds. A volume that is too full for what grows takes it, and since each can be given back once,
+    /// nobody can make much of it.
+    pub fn gives_back(&self, command: &Command) -> bool {
+        match command {
+            Command::Group { name, op } => self.groups.get(name).is_some_and(|group| match op {
+                GroupOp::Leave(member) => group.members.contains_key(member),
+                GroupOp::Release(term) | GroupOp::ReleaseTimedOut(term) => {
+                    group.term == *term && group.leader.is_some()
+                }
+                GroupOp::Delete => true,
+                GroupOp::Create { .. }
+                | GroupOp::Configure { .. }
+                | GroupOp::Join { .. }
+                | GroupOp::SetMetadata { .. }
+                | GroupOp::StepDown { .. } => false,
+            }),
+            Command::Map { name, op } => match op {
+                MapOp::Delete { key, only: _ } => self.maps.entry(name, key).is_some(),
+                MapOp::Drop => self.maps.last_event(name).is_some(),
+                MapOp::Put { .. } => false,
+            },
+            Command::Lock { name, op } => match op {
+                LockOp::Release(token) => self.standing(name, *token) != Standing::Gone,
+                LockOp::Acquire { .. } => false,
+            },
+            Command::OpenSession { .. }
+            | Command::CloseSession(_)
+            | Command::ExpireSessions(_)
+            | Command::Directory(_) => false,
         }
     }
 

@@ -101,9 +101,10 @@ impl Partition {
         answers.chain(poll_fn(move |_| Poll::Ready(refused.get().cloned().map(Err))).take(1)).boxed()
     }
 
-    /// What the leader is told of this replica's volume.
+    /// What the leader is told of this replica's volume: as if the largest command were to be taken, so that a lead that
+    /// is given to it for its room does not go on at once.
     fn room(&self) -> Room {
-        match self.inner.log.admit(Demand::Growth, 0) {
+        match self.inner.log.admit(Demand::Growth, coterie_core::limits::REQUEST_BYTES_MAX) {
             Err(error) if error.kind() == ErrorKind::StorageFull => Room::Short(error.to_string()),
             _ => Room::Ample,
         }

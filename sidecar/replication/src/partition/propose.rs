@@ -75,6 +75,11 @@ impl Partition {
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
         let since = Instant::now();
+        // First of all: what this replica's volume takes is no matter while another one leads.
+        if !self.inner.raft.is_leader() && !self.shutting_down() {
+            let other = self.inner.leadership.borrow().leader.clone();
+            return Err(ProposeError::NotLeader(other.filter(|leader| *leader != self.inner.member)));
+        }
         let permit = self.admit(demand, &body)?;
         let (waiter, answer) = Waiter::pair(permit);
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
@@ -116,11 +121,13 @@ impl Partition {
         })?;
         let admitted = match self.inner.log.admit(demand, bytes) {
             // Only now: what a command is need not be known while there is room.
-            Err(error) if error.kind() == ErrorKind::StorageFull && demand == Demand::Growth && is_upkeep(body) => {
+            Err(error)
+                if error.kind() == ErrorKind::StorageFull && demand == Demand::Growth && self.is_needed(body) =>
+            {
                 self.inner.log.admit(Demand::Reserve, bytes)
             }
             Ok(()) if demand == Demand::Growth => match self.short_majority() {
-                Some(reason) if !is_upkeep(body) => {
+                Some(reason) if !self.is_needed(body) => {
                     let message = format!(
                         "{} takes no writes and answers reads, as a majority of its replicas has no room: {reason}",
                         self.inner.id
@@ -147,6 +154,13 @@ impl Partition {
             ProposeError::rejected(code, message)
         })?;
         Ok(permit)
+    }
+
+    /// Whether a command is taken from the reserve.
+    fn is_needed(&self, body: &[u8]) -> bool {
+        command::decode::<Envelope>("command", body).is_ok_and(|Envelope { request: _, command }| {
+            command.is_upkeep() || self.inner.replica.state().machine.gives_back(&command)
+        })
     }
 
     /// Why a majority would refuse growth, if this replica leads.
@@ -197,10 +211,6 @@ impl Partition {
             }
         }
     }
-}
-
-fn is_upkeep(body: &[u8]) -> bool {
-    command::decode::<Envelope>("command", body).is_ok_and(|envelope| envelope.command.is_upkeep())
 }
 
 fn unknown(message: &str) -> ProposeError {

@@ -107,3 +107,32 @@ fn primitives_of_a_cluster_are_bounded() {
     };
     check(machine, (0..PRIMITIVES_MAX).map(primitive), primitive(PRIMITIVES_MAX), primitive(0));
 }
+
+#[test]
+fn s8_s25_what_is_there_can_be_given_back_once_and_nothing_that_grows_counts_as_giving_back() {
+    let mut partition = Partition::new();
+    let session = partition.session("pod-1");
+    let member = partition.join("g", session);
+    partition.ok(put("m", "k", "v"));
+    let (token, _) = placed(&partition.ok(acquire("l", session)));
+    let release = |term| op("g", GroupOp::Release(Term(term)));
+    let unlock = |token| Command::Lock { name: "l".into(), op: LockOp::Release(token) };
+    for grows in [
+        join("g", session),
+        create("h"),
+        step_down("g"),
+        put("m", "k", "w"),
+        acquire("l", session),
+        leave("h", member),
+        release(2),
+        delete("m", "other", Condition::Always),
+        unlock(Token(0)),
+    ] {
+        assert!(!partition.machine.gives_back(&grows), "{grows:?}");
+    }
+    for given in [release(1), leave("g", member), delete("m", "k", Condition::Always), unlock(token)] {
+        assert!(partition.machine.gives_back(&given), "{given:?}");
+        partition.ok(given.clone());
+        assert!(!partition.machine.gives_back(&given), "{given:?} a second time");
+    }
+}
