@@ -35,6 +35,7 @@ pub mod node;
 pub mod partitions;
 pub mod peers;
 pub mod presence;
+mod retry;
 pub mod router;
 pub mod sessions;
 pub mod state;

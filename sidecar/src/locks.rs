@@ -25,8 +25,8 @@ use coterie_env::Env;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
-use crate::limits::{RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX};
 use crate::presence::bind;
+use crate::retry::{Pauses, is_transient};
 use crate::router::Router;
 use crate::sessions::{Session, SessionState, Sessions};
 use crate::watch::Item;
@@ -225,7 +225,7 @@ impl Locks {
         let of = (&hold.key.lock).into();
         // The place is in the queue as of here; what became of it comes after.
         let after = EventId { revision: hold.revision, ordinal: u32::MAX };
-        let mut pause_ms = RETRY_PAUSE_MS;
+        let mut pauses = Pauses::new();
         loop {
             if let Ok(mut watch) = self.0.router.watch(&hold.key.partition, &of, Some(after)).await {
                 while let Some(item) = watch.next().await {
@@ -236,7 +236,7 @@ impl Locks {
                     }
                 }
             }
-            self.pause(&mut pause_ms).await;
+            pauses.wait(&self.0.stopping).await;
         }
     }
 
@@ -361,7 +361,7 @@ impl Locks {
 
     async fn release_until_done(&self, key: Key) {
         let mut request = self.0.router.mint();
-        let mut pause_ms = RETRY_PAUSE_MS;
+        let mut pauses = Pauses::new();
         while !self.0.stopping.is_cancelled() {
             let command = Command::Lock { name: key.lock.clone(), op: LockOp::Release(key.token) };
             match self.0.router.write(request, &key.partition, command, self.deadline()).await {
@@ -375,13 +375,13 @@ impl Locks {
                     return;
                 }
             }
-            self.pause(&mut pause_ms).await;
+            pauses.wait(&self.0.stopping).await;
         }
     }
 
     /// Learns what became of a request that nobody waits for, and gives up the place that it made.
     async fn resolve(&self, ask: Ask, command: Command) {
-        let mut pause_ms = RETRY_PAUSE_MS;
+        let mut pauses = Pauses::new();
         while !self.0.stopping.is_cancelled() {
             match self.0.router.write(ask.request, &ask.partition, command.clone(), self.deadline()).await {
                 Ok((_, Reply::Placed(Placed { lock, token, session: _, standing }))) => {
@@ -399,7 +399,7 @@ impl Locks {
                 }
                 Ok(_) | Err(_) => return,
             }
-            self.pause(&mut pause_ms).await;
+            pauses.wait(&self.0.stopping).await;
         }
     }
 
@@ -409,14 +409,6 @@ impl Locks {
 
     fn deadline(&self) -> Deadline {
         Deadline::after_ms(&self.0.env, DEADLINE_MS_DEFAULT)
-    }
-
-    async fn pause(&self, pause_ms: &mut u64) {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(*pause_ms)) => {}
-            () = self.0.stopping.cancelled() => {}
-        }
-        *pause_ms = (*pause_ms * 2).min(RETRY_PAUSE_MS_MAX);
     }
 
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
@@ -459,18 +451,4 @@ async fn wait_lost(
 /// Whether a command may have been applied nevertheless.
 fn is_undecided(code: ErrorCode) -> bool {
     matches!(code, ErrorCode::Unknown | ErrorCode::Expired)
-}
-
-/// Whether sending the same again may help.
-fn is_transient(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::Unknown
-            | ErrorCode::NoQuorum
-            | ErrorCode::DeadlineExceeded
-            | ErrorCode::Overloaded
-            | ErrorCode::LimitReached
-            | ErrorCode::WaitingForManagementGroup
-            | ErrorCode::ShuttingDown
-    )
 }

@@ -2,17 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::net::TcpListener;
+mod common;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coterie_core::config::{Config, Overrides};
 use coterie_env::mem::MemDisk;
 use coterie_env::{Disk as _, Env};
 use coterie_proto::v1;
 use coterie_proto::v1::groups_client::GroupsClient;
-use coterie_sidecar::node::{Node, Options};
+use coterie_sidecar::node::Node;
 use coterie_sidecar::state::State;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::Channel;
@@ -28,18 +28,8 @@ async fn start(disk: &MemDisk) -> (Node, u16) {
 }
 
 async fn begin(disk: &MemDisk) -> (Node, u16) {
-    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-    drop(free);
-    let text = format!(
-        "cluster:\n  local-member: {{name: one}}\n  members:\n    one: {{type: persistent, address: \"localhost:{}\"}}\n\
-         profiles: [consensus]\napi: {{port: {}}}\nhealth: {{port: {}}}\n",
-        ports[0], ports[1], ports[2],
-    );
-    let config = Config::from_yaml(&text, &Overrides::default()).unwrap();
     let env = Env { disk: Arc::new(disk.clone()), ..coterie_env::real() };
-    let data_directory = PathBuf::from("/data");
-    (Node::start(Options { env, config, data_directory, api_socket: None }).await.unwrap(), ports[1])
+    common::begin(env, PathBuf::from("/data")).await
 }
 
 /// What all files hold, without the log's next segment, which a start drops.

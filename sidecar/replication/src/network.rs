@@ -105,7 +105,7 @@ impl Listener {
 
 /// openraft waits before it tries an unreachable peer again; every failure is treated so, because none goes away by
 /// asking again at once.
-fn unreachable(error: impl std::fmt::Display) -> RPCError<TypeConfig> {
+pub(crate) fn unreachable(error: impl std::fmt::Display) -> RPCError<TypeConfig> {
     RPCError::Unreachable(Unreachable::from_string(error))
 }
 

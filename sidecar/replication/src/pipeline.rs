@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures_util::stream::{Fuse, Stream, StreamExt as _, unfold};
-use openraft::errors::{RPCError, Unreachable};
+use openraft::errors::RPCError;
 use openraft::raft::{AppendEntriesRequest, StreamAppendResult};
 use tokio::time::Instant;
 
 use crate::codec;
 use crate::network::Listener;
+use crate::network::unreachable;
 use crate::timing::{PIPELINE_BYTES_MAX, PIPELINE_MAX};
 use crate::transport::{Error, Lane};
 use crate::types::TypeConfig;
@@ -100,8 +101,4 @@ where
         self.bytes += payload.len();
         self.lane.send(payload)
     }
-}
-
-fn unreachable(error: impl std::fmt::Display) -> RPCError<TypeConfig> {
-    RPCError::Unreachable(Unreachable::from_string(error))
 }

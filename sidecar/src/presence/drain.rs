@@ -11,9 +11,9 @@ use coterie_core::Term;
 use coterie_core::command::{Command, GroupOp, Reply};
 use futures_util::future::join_all;
 
+use super::Presences;
 use super::held::Held;
-use super::{Presences, transient};
-use crate::limits::RETRY_PAUSE_MS;
+use crate::retry::{Pauses, is_transient};
 
 impl Presences {
     /// Takes no new members; asks every leader here to release, waits until it did (or left, or its group's release
@@ -70,7 +70,7 @@ impl Presences {
     async fn ask_to_release(&self, held: &Held, term: Term) -> Option<u64> {
         let request = self.0.router.mint();
         let until = self.deadline();
-        let mut pause_ms = RETRY_PAUSE_MS;
+        let mut pauses = Pauses::new();
         loop {
             let op = GroupOp::StepDown { if_term: Some(term), reason: "drain".to_owned() };
             let command = Command::Group { name: held.group.clone(), op };
@@ -81,13 +81,13 @@ impl Presences {
                     return Some(timeout_ms);
                 }
                 Ok(_) => return None,
-                Err(rejection) if transient(rejection.code) && !until.passed(&self.0.env) => {}
+                Err(rejection) if is_transient(rejection.code) && !until.passed(&self.0.env) => {}
                 Err(rejection) => {
                     tracing::debug!(group = %held.group, member = held.id.0, %rejection, "ask to release");
                     return None;
                 }
             }
-            self.pause(&mut pause_ms).await;
+            pauses.wait(&self.0.stopping).await;
         }
     }
 }

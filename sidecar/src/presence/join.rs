@@ -17,9 +17,9 @@ use coterie_core::{ErrorCode, GroupName, MemberId, PartitionId, Rejection, Reque
 use tokio::sync::oneshot;
 
 use super::mirror::current;
-use super::{Address, Join, Membership, Presences, gone, shutting_down, transient};
+use super::{Address, Join, Membership, Presences, gone, shutting_down};
 use crate::deadline::Deadline;
-use crate::limits::RETRY_PAUSE_MS;
+use crate::retry::{Pauses, is_transient};
 use crate::sessions::{Session, SessionState};
 
 /// Of a version 7 UUID (RFC 9562, section 5.7), the bits that are random: all but time, version and variant.
@@ -139,7 +139,7 @@ impl Presences {
     fn resolve(&self, join: Join, session: Session, request: RequestId, under_way: UnderWay) {
         let this = self.clone();
         self.spawn("presence-resolve", async move {
-            let mut pause_ms = RETRY_PAUSE_MS;
+            let mut pauses = Pauses::new();
             while this.lasts(&session) {
                 let deadline = this.deadline();
                 let command = this.join_command(&join, &session);
@@ -150,7 +150,7 @@ impl Presences {
                         }
                         return;
                     }
-                    Err(rejection) if transient(rejection.code) => {}
+                    Err(rejection) if is_transient(rejection.code) => {}
                     Err(rejection) => {
                         // The sweep waits for the joins that are under way: for this one no longer.
                         drop(under_way);
@@ -160,7 +160,7 @@ impl Presences {
                         return;
                     }
                 }
-                this.pause(&mut pause_ms).await;
+                pauses.wait(&this.0.stopping).await;
             }
         });
     }
@@ -170,7 +170,7 @@ impl Presences {
     fn sweep(&self, address: Address, session: Session) {
         let this = self.clone();
         self.spawn("presence-sweep", async move {
-            let mut pause_ms = RETRY_PAUSE_MS;
+            let mut pauses = Pauses::new();
             while this.lasts(&session) {
                 match this.find_orphans(&address, session.id()).await {
                     Ok(Some(orphans)) if orphans.is_empty() => return,
@@ -184,7 +184,7 @@ impl Presences {
                     Err(rejection) if gone(rejection.code) => return,
                     Err(rejection) => tracing::debug!(group = %address.1, %rejection, "look for members of nobody"),
                 }
-                this.pause(&mut pause_ms).await;
+                pauses.wait(&this.0.stopping).await;
             }
         });
     }

@@ -20,7 +20,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
-use std::time::Duration;
 
 use coterie_core::command::{Command, GroupOp, GroupView, Presence, Reply};
 use coterie_core::limits::DEADLINE_MS_DEFAULT;
@@ -30,7 +29,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
-use crate::limits::{RETRY_PAUSE_MS, RETRY_PAUSE_MS_MAX};
+use crate::retry::{Pauses, is_transient};
 use crate::router::Router;
 use crate::sessions::{Session, SessionState, Sessions};
 
@@ -376,14 +375,14 @@ impl Presences {
     /// Proposes to leave until that is committed or needless.
     async fn leave_until_done(&self, held: &Held) {
         let mut request = self.0.router.mint();
-        let mut pause_ms = RETRY_PAUSE_MS;
+        let mut pauses = Pauses::new();
         let mut ended = held.ended();
         while ended.borrow_and_update().is_none() && !self.0.stopping.is_cancelled() {
             let command = Command::Group { name: held.group.clone(), op: GroupOp::Leave(held.id) };
             match self.0.router.write(request, &held.partition, command, self.deadline()).await {
                 Ok(_) => return held.end(End::Left),
                 Err(rejection) if rejection.code == ErrorCode::Expired => request = self.0.router.mint(),
-                Err(rejection) if transient(rejection.code) => {}
+                Err(rejection) if is_transient(rejection.code) => {}
                 Err(rejection) => {
                     if !gone(rejection.code) {
                         tracing::warn!(group = %held.group, member = held.id.0, %rejection, "leave a group");
@@ -392,7 +391,7 @@ impl Presences {
                 }
             }
             tokio::select! {
-                () = self.pause(&mut pause_ms) => {}
+                () = pauses.wait(&self.0.stopping) => {}
                 _ = ended.changed() => {}
             }
         }
@@ -420,32 +419,9 @@ impl Presences {
         Deadline::after_ms(&self.0.env, DEADLINE_MS_DEFAULT)
     }
 
-    async fn pause(&self, pause_ms: &mut u64) {
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(*pause_ms)) => {}
-            () = self.0.stopping.cancelled() => {}
-        }
-        *pause_ms = (*pause_ms * 2).min(RETRY_PAUSE_MS_MAX);
-    }
-
     fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         self.0.env.spawn.spawn(name, Box::pin(task));
     }
-}
-
-/// Whether sending the same again may help.
-fn transient(code: ErrorCode) -> bool {
-    matches!(
-        code,
-        ErrorCode::Unknown
-            | ErrorCode::NoQuorum
-            | ErrorCode::DeadlineExceeded
-            | ErrorCode::Overloaded
-            | ErrorCode::LimitReached
-            | ErrorCode::StorageFull
-            | ErrorCode::WaitingForManagementGroup
-            | ErrorCode::ShuttingDown
-    )
 }
 
 /// Whether there is nothing to leave.

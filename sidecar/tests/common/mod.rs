@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 
 use coterie_core::config::{Config, Overrides};
+use coterie_env::Env;
 use coterie_proto::v1::groups_client::GroupsClient;
 use coterie_sidecar::node::{Node, Options};
 use coterie_sidecar::state::State;
@@ -21,20 +23,9 @@ impl Sidecar {
     /// A running cluster of one.
     pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-        drop(free);
-        let text = format!(
-            "cluster:\n  local-member: {{name: one}}\n  members:\n    one: {{type: persistent, address: \"localhost:{}\"}}\n\
-             profiles: [consensus]\napi: {{port: {}}}\nhealth: {{port: {}}}\n",
-            ports[0], ports[1], ports[2],
-        );
-        let config = Config::from_yaml(&text, &Overrides::default()).unwrap();
-        let data_directory = folder.path().join("data");
-        let options = Options { env: coterie_env::real(), config, data_directory, api_socket: None };
-        let node = Node::start(options).await.unwrap();
+        let (node, port) = begin(coterie_env::real(), folder.path().join("data")).await;
         node.state().wait_for(|state| *state == State::Running).await.unwrap();
-        Self { node, port: ports[1], _folder: folder }
+        Self { node, port, _folder: folder }
     }
 
     pub async fn channel(&self) -> Channel {
@@ -46,4 +37,18 @@ impl Sidecar {
     pub async fn groups(&self) -> GroupsClient<Channel> {
         GroupsClient::new(self.channel().await)
     }
+}
+
+/// Starts a sidecar, alone in its cluster; its port for applications.
+pub async fn begin(env: Env, data_directory: PathBuf) -> (Node, u16) {
+    let free: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = free.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    drop(free);
+    let text = format!(
+        "cluster:\n  local-member: {{name: one}}\n  members:\n    one: {{type: persistent, address: \"localhost:{}\"}}\n\
+         profiles: [consensus]\napi: {{port: {}}}\nhealth: {{port: {}}}\n",
+        ports[0], ports[1], ports[2],
+    );
+    let config = Config::from_yaml(&text, &Overrides::default()).unwrap();
+    (Node::start(Options { env, config, data_directory, api_socket: None }).await.unwrap(), ports[1])
 }
