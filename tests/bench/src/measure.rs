@@ -52,12 +52,12 @@ pub async fn throughput(
         let connection = cluster.connect(place).await?;
         parts.spawn(async move { connection.drive(part).await });
     }
-    let flushes = flushes_within(&means.device, window).await?;
+    let spent = Spent::within(cluster, &means.device, window).await?;
     let mut samples = Samples::default();
     while let Some(part) = parts.join_next().await {
         samples.merge(part.context("a connection's loop ended")??);
     }
-    run(samples, window, flushes, 1)
+    run(samples, window, spent, 1)
 }
 
 /// Writes every key once, so that reads find something. Not measured.
@@ -76,24 +76,43 @@ pub async fn fill(cluster: &dyn Cluster, means: &Means) -> Result<()> {
     Ok(())
 }
 
-async fn flushes_within(device: &Device, window: Window) -> Result<u64> {
-    // waits for a condition
-    tokio::time::sleep_until(window.begin().into()).await;
-    let before = device.flushes()?;
-    // waits for a condition
-    tokio::time::sleep_until((window.begin() + window.length()).into()).await;
-    Ok(device.flushes()? - before)
+/// What a load cost the machine.
+#[derive(Clone, Copy, Debug)]
+struct Spent {
+    flushes: u64,
+    /// CPU time of all members together.
+    cpu: Duration,
+}
+
+impl Spent {
+    /// Waits for the window, and for its end.
+    async fn within(cluster: &dyn Cluster, device: &Device, window: Window) -> Result<Self> {
+        let processes = cluster.processes()?;
+        let now = || {
+            let cpu = processes.iter().map(|pid| machine::cpu(*pid)).sum::<Result<Duration>>()?;
+            anyhow::Ok((device.flushes()?, cpu))
+        };
+        // waits for a condition
+        tokio::time::sleep_until(window.begin().into()).await;
+        let before = now()?;
+        // waits for a condition
+        tokio::time::sleep_until((window.begin() + window.length()).into()).await;
+        let after = now()?;
+        Ok(Self { flushes: after.0 - before.0, cpu: after.1.saturating_sub(before.1) })
+    }
 }
 
 /// `each`: what one sample stands for, in operations.
-fn run(mut samples: Samples, window: Window, flushes: u64, each: u64) -> Result<Run> {
+fn run(mut samples: Samples, window: Window, spent: Spent, each: u64) -> Result<Run> {
     let count = samples.count() as u64 * each;
     let [p50_us, p99_us] = samples.percentiles_us([50.0, 99.0]);
+    let per_op = |all: f64| if count == 0 { 0.0 } else { all / count as f64 };
     Ok(Run {
         ops_per_s: count as f64 / window.length().as_secs_f64(),
         p50_us,
         p99_us,
-        flushes_per_op: if count == 0 { 0.0 } else { flushes as f64 / count as f64 },
+        flushes_per_op: per_op(spent.flushes as f64),
+        cpu_us_per_op: per_op(spent.cpu.as_secs_f64() * 1e6),
         failed: samples.failed,
         failure: samples.failure,
         load: machine::describe(),
@@ -124,12 +143,12 @@ pub async fn watch_fanout(cluster: &dyn Cluster, means: &Means, watchers: usize,
     for slot in 0..slots {
         writers.spawn(announce(connections[slot % count].clone(), fanout.clone(), slot, window));
     }
-    let flushes = flushes_within(&means.device, window).await?;
+    let spent = Spent::within(cluster, &means.device, window).await?;
     let mut samples = Samples::default();
     while let Some(writer) = writers.join_next().await {
         samples.merge(writer.context("a writer ended")?);
     }
-    run(samples, window, flushes, watchers as u64)
+    run(samples, window, spent, watchers as u64)
 }
 
 async fn announce(connection: Arc<dyn Connection>, fanout: Arc<Fanout>, slot: usize, window: Window) -> Samples {

@@ -21,6 +21,9 @@ pub struct Options {
     /// Measures this alone; may be given more than once.
     #[arg(long)]
     pub only: Vec<Only>,
+    /// Measures loads with so many in flight alone; may be given more than once.
+    #[arg(long)]
+    pub in_flight: Vec<usize>,
     /// Which system.
     #[arg(long, default_value = "both")]
     pub system: Which,
@@ -142,13 +145,14 @@ impl Options {
     }
 
     /// Whether this load is to be measured.
-    pub fn wants_op(&self, op: Op) -> bool {
-        self.wants(match op {
-            Op::Write => Only::Write,
-            Op::ReadLinearizable => Only::ReadLinearizable,
-            Op::ReadLeased => Only::ReadLeased,
-            Op::WatchFanout => Only::WatchFanout,
-            Op::LockCycle => Only::LockCycle,
-        })
+    pub fn wants_load(&self, op: Op, in_flight: usize) -> bool {
+        (self.in_flight.is_empty() || self.in_flight.contains(&in_flight))
+            && self.wants(match op {
+                Op::Write => Only::Write,
+                Op::ReadLinearizable => Only::ReadLinearizable,
+                Op::ReadLeased => Only::ReadLeased,
+                Op::WatchFanout => Only::WatchFanout,
+                Op::LockCycle => Only::LockCycle,
+            })
     }
 }

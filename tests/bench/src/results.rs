@@ -119,6 +119,8 @@ pub struct Run {
     pub p99_us: f64,
     /// Flushes of the block device, all members together, for each operation.
     pub flushes_per_op: f64,
+    /// CPU time of all members together, in microseconds; the load's own is not counted.
+    pub cpu_us_per_op: f64,
     /// Operations that failed.
     pub failed: u64,
     /// What the first of them said.
@@ -149,6 +151,8 @@ pub struct Summary {
     pub p99_us: f64,
     /// Median.
     pub flushes_per_op: f64,
+    /// CPU time of all members together, in microseconds; the load's own is not counted.
+    pub cpu_us_per_op: f64,
     /// Sum.
     pub failed: u64,
 }
@@ -196,6 +200,7 @@ impl Results {
             p50_us: middle(|run| run.p50_us)?,
             p99_us: middle(|run| run.p99_us)?,
             flushes_per_op: middle(|run| run.flushes_per_op)?,
+            cpu_us_per_op: middle(|run| run.cpu_us_per_op)?,
             failed: runs.iter().map(|run| run.failed).sum(),
         })
     }
@@ -217,12 +222,13 @@ impl Results {
             let summary = self.summary(*row, *system)?;
             let runs = runs.iter().map(|run| {
                 json!({"ops_per_s": run.ops_per_s, "p50_us": run.p50_us, "p99_us": run.p99_us,
-                    "flushes_per_op": run.flushes_per_op, "failed": run.failed, "failure": run.failure, "machine": run.load})
+                    "flushes_per_op": run.flushes_per_op, "cpu_us_per_op": run.cpu_us_per_op,
+                    "failed": run.failed, "failure": run.failure, "machine": run.load})
             });
             Some(json!({
                 "op": row.op.label(), "in_flight": row.in_flight, "system": system.label(), "peer_tls": row.peer_tls,
                 "ops_per_s": summary.ops_per_s, "p50_us": summary.p50_us, "p99_us": summary.p99_us,
-                "flushes_per_op": summary.flushes_per_op, "failed": summary.failed,
+                "flushes_per_op": summary.flushes_per_op, "cpu_us_per_op": summary.cpu_us_per_op, "failed": summary.failed,
                 "durable": summary.is_durable(row.op), "runs": runs.collect::<Vec<Value>>(),
             }))
         });
@@ -270,7 +276,7 @@ mod tests {
 
     fn run(ops_per_s: f64, flushes_per_op: f64) -> Run {
         let (p50_us, p99_us, load) = (1e6 / ops_per_s, 2e6 / ops_per_s, String::new());
-        Run { ops_per_s, p50_us, p99_us, flushes_per_op, failed: 0, failure: None, load }
+        Run { ops_per_s, p50_us, p99_us, flushes_per_op, cpu_us_per_op: 10.0, failed: 0, failure: None, load }
     }
 
     #[test]

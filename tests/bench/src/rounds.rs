@@ -221,18 +221,19 @@ fn steps(options: &Options, system: System) -> Vec<Step> {
         steps.push(many(Op::ReadLeased, 64));
     }
     steps.extend([many(Op::WatchFanout, WATCHERS), many(Op::LockCycle, LOCKERS)]);
-    steps.retain(|step| options.wants_op(step.op));
+    steps.retain(|step| options.wants_load(step.op, step.in_flight));
     steps
 }
 
 fn outcome(run: &Run) -> String {
     let failed = run.failure.as_ref().map_or(String::new(), |why| format!("; {} FAILED: {why}", run.failed));
     format!(
-        "{}/s, p50 {:.3} ms, p99 {:.3} ms, {:.3} flushes each, {}{failed}",
+        "{}/s, p50 {:.3} ms, p99 {:.3} ms, {:.3} flushes and {:.0} us of CPU each, {}{failed}",
         thousands(run.ops_per_s),
         run.p50_us / 1_000.0,
         run.p99_us / 1_000.0,
         run.flushes_per_op,
+        run.cpu_us_per_op,
         run.load
     )
 }

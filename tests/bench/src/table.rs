@@ -42,11 +42,13 @@ fn loads(results: &Results, rows: &[Row]) -> Table {
         "p50 ms",
         "p99 ms",
         "flush/op",
+        "CPU us",
         "coterie/s",
         "spread",
         "p50 ms",
         "p99 ms",
         "flush/op",
+        "CPU us",
         "times as many",
         "p99 part",
     ]);
@@ -65,7 +67,7 @@ fn loads(results: &Results, rows: &[Row]) -> Table {
     table
 }
 
-fn of(op: Op, summary: Option<Summary>) -> [String; 5] {
+fn of(op: Op, summary: Option<Summary>) -> [String; 6] {
     let Some(summary) = summary else { return Default::default() };
     let flushes = match summary.is_durable(op) {
         Some(false) => "NOT DURABLE".to_owned(),
@@ -79,6 +81,7 @@ fn of(op: Op, summary: Option<Summary>) -> [String; 5] {
         format!("{:.3}", summary.p50_us / 1_000.0),
         format!("{:.3}", summary.p99_us / 1_000.0),
         flushes,
+        format!("{:.0}", summary.cpu_us_per_op),
     ]
 }
 
