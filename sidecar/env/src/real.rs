@@ -1,6 +1,6 @@
 //! The real world: the operating system.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::{Clock, Env, Random};
 
@@ -14,7 +14,7 @@ mod spawn;
 pub fn real() -> Env {
     Env {
         clock: Arc::new(SystemClock),
-        random: Arc::new(SystemRandom),
+        random: Arc::new(SystemRandom::default()),
         disk: Arc::new(disk::SystemDisk),
         network: Arc::new(network::SystemNetwork),
         spawn: Arc::new(spawn::SystemSpawn),
@@ -41,22 +41,39 @@ impl Clock for SystemClock {
     }
 }
 
-/// The kernel's random numbers: identities must not collide with those of any other machine.
-struct SystemRandom;
+/// The kernel's random numbers: identities must not collide with those of any other machine. Fetched many at a time,
+/// because every request that comes without an id is given one.
+#[derive(Default)]
+struct SystemRandom(Mutex<Vec<u64>>);
+
+/// Numbers that are fetched at once: what one call of getrandom(2) gives without being interrupted.
+const FETCHED: usize = 256 / size_of::<u64>();
 
 impl Random for SystemRandom {
     fn next_u64(&self) -> u64 {
-        let mut bytes = [0; 8];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-                Ok(count) => filled += count,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => panic!("the kernel gives no random numbers: {error}"),
-            }
+        let mut ready = self.0.lock().expect("a fetch that fails ends the process");
+        if ready.is_empty() {
+            ready.extend(
+                fetch()
+                    .chunks_exact(size_of::<u64>())
+                    .map(|chunk| u64::from_ne_bytes(chunk.try_into().expect("chunks of this size"))),
+            );
         }
-        u64::from_ne_bytes(bytes)
+        ready.pop().expect("fetched just now")
     }
+}
+
+fn fetch() -> [u8; FETCHED * size_of::<u64>()] {
+    let mut bytes = [0; FETCHED * size_of::<u64>()];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => panic!("the kernel gives no random numbers: {error}"),
+        }
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -71,6 +88,7 @@ mod tests {
         assert!(before > 0);
         assert!(env.clock.monotonic_ms() >= before);
         assert!(env.clock.wall_ms() > 1_600_000_000_000);
-        assert_ne!(env.random.next_u64(), env.random.next_u64());
+        let drawn: std::collections::BTreeSet<u64> = (0..3 * FETCHED).map(|_| env.random.next_u64()).collect();
+        assert_eq!(drawn.len(), 3 * FETCHED);
     }
 }

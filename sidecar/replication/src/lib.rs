@@ -30,6 +30,7 @@ mod log_storage;
 mod network;
 mod partition;
 mod pipeline;
+mod proposer;
 mod replica;
 mod room;
 mod runtime;

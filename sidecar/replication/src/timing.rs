@@ -56,6 +56,8 @@ pub(crate) const APPEND_BYTES_MAX: usize = 256 * 1024;
 pub(crate) const PIPELINE_MAX: usize = 64;
 /// Bytes of append requests on their way to one follower, after which it is sent no more: its queues stay short.
 pub(crate) const PIPELINE_BYTES_MAX: usize = 1024 * 1024;
+/// How long a message that says only how far the log is committed waits for entries that say it too.
+pub(crate) const COMMIT_HELD_MAX: Duration = Duration::from_millis(1);
 /// Entries in one append request.
 const APPEND_ENTRIES_MAX: u64 = 1024;
 /// Messages that wait for openraft's core; proposals are admitted before, so this only has to be ample.

@@ -1,6 +1,7 @@
 //! The types that openraft is instantiated with.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use coterie_core::Revision;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::admission::Permit;
+use crate::proposer::Round;
 use crate::runtime::Runtime;
 use crate::state_machine::StateMachine;
 
@@ -91,12 +93,19 @@ pub struct Waiter<T> {
     /// Given back when openraft is done with the command, not when its caller goes: until then it is in the log, and
     /// takes the room of another.
     _permit: Permit,
+    /// Dropped with it: see [`crate::proposer`].
+    _round: Option<Arc<Round>>,
 }
 
 impl<T> Waiter<T> {
     pub(crate) fn pair(permit: Permit) -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        (Self { sender, _permit: permit }, receiver)
+        (Self { sender, _permit: permit, _round: None }, receiver)
+    }
+
+    /// The same, as a part of a round.
+    pub(crate) fn in_round(self, round: Arc<Round>) -> Self {
+        Self { _round: Some(round), ..self }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::admission::Admission;
 use crate::key::storage_key;
 use crate::log_storage::LogStorage;
 use crate::network::Network;
+use crate::proposer::Proposer;
 use crate::replica::{Replica, SnapshotPolicy, State};
 use crate::room::Rooms;
 use crate::runtime::seeded;
@@ -38,9 +39,9 @@ pub use propose::ProposeError;
 pub use read::Read;
 
 /// Applied entries after which a snapshot is taken, by default: replaying as many takes well under a second.
-pub const SNAPSHOT_ENTRIES: u64 = 10_000;
+pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// Bytes of applied bodies after which a snapshot is taken whatever their number: bounds the log on disk.
-const SNAPSHOT_BYTES: u64 = 16 * 1024 * 1024;
+const SNAPSHOT_BYTES: u64 = 32 * 1024 * 1024;
 /// How often room for a snapshot is looked for that is due.
 const SNAPSHOT_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
@@ -113,6 +114,7 @@ struct Inner {
     log: LogStorage,
     file: SnapshotFile,
     admission: Arc<Admission>,
+    proposer: Arc<Proposer>,
     rooms: Arc<Rooms>,
     leadership: watch::Receiver<Leadership>,
     closing: watch::Sender<bool>,
@@ -157,6 +159,7 @@ impl Partition {
             leadership::spawn(&env, raft.clone(), replica.clone(), timing, ticker, hands_over, closed.clone());
         spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
+        let proposer = Proposer::start(&env, raft.clone(), closing.subscribe());
         let inner = Inner {
             env,
             id,
@@ -169,6 +172,7 @@ impl Partition {
             log,
             file,
             admission,
+            proposer,
             rooms,
             leadership,
             closing,

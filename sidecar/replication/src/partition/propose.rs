@@ -81,23 +81,25 @@ impl Partition {
             return Err(ProposeError::NotLeader(other.filter(|leader| *leader != self.inner.member)));
         }
         let permit = self.admit(demand, &body)?;
+        let Some(term) = term else {
+            let Some((place, answer)) = self.inner.proposer.queue(body, permit) else { return Err(shutting_down()) };
+            return match tokio::time::timeout(timeout, answer).await {
+                Ok(Ok(result)) => self.answer(result),
+                Ok(Err(_)) if place.withdraw() => Err(shutting_down()),
+                Ok(Err(_)) => Err(unknown("the replica stopped while the command was on its way")),
+                Err(_) if place.withdraw() => Err(not_proposed()),
+                Err(_) => Err(unknown("the command was proposed and not committed in time")),
+            };
+        };
         let (waiter, answer) = Waiter::pair(permit);
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
-        let raft = &self.inner.raft;
-        let sent = async {
-            match term {
-                None => raft.client_write_ff(proposal, Some(waiter)).await,
-                Some(term) => {
-                    let leader = LeaderId { term, node_id: self.inner.node.0 };
-                    raft.write(proposal).responder(waiter).with_leader(leader).await
-                }
-            }
-        };
+        let leader = LeaderId { term, node_id: self.inner.node.0 };
         // Until this returns the proposal is ours: cancelled, it was never proposed.
+        let sent = async { self.inner.raft.write(proposal).responder(waiter).with_leader(leader).await };
         match tokio::time::timeout(timeout, sent).await {
             Ok(Ok(())) => {}
             Ok(Err(fatal)) => return Err(self.fatal(&fatal)),
-            Err(_) => return Err(ProposeError::rejected(ErrorCode::DeadlineExceeded, "not proposed in time")),
+            Err(_) => return Err(not_proposed()),
         }
         match tokio::time::timeout(left(since, timeout), answer).await {
             Ok(Ok(result)) => self.answer(result),
@@ -109,7 +111,7 @@ impl Partition {
     fn admit(&self, demand: Demand, body: &Bytes) -> Result<Permit, ProposeError> {
         let bytes = body.len();
         if self.shutting_down() {
-            return Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"));
+            return Err(shutting_down());
         }
         if bytes > IN_FLIGHT_BYTES_MAX {
             let message = format!("the command has {bytes} bytes; at most {IN_FLIGHT_BYTES_MAX} can be replicated");
@@ -205,12 +207,20 @@ impl Partition {
 
     pub(super) fn fatal(&self, fatal: &Fatal<TypeConfig>) -> ProposeError {
         match fatal {
-            Fatal::Stopped => ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down"),
+            Fatal::Stopped => shutting_down(),
             Fatal::StorageError(_) | Fatal::Panicked => {
                 ProposeError::rejected(ErrorCode::Internal, format!("the replica of {} failed: {fatal}", self.inner.id))
             }
         }
     }
+}
+
+fn shutting_down() -> ProposeError {
+    ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down")
+}
+
+fn not_proposed() -> ProposeError {
+    ProposeError::rejected(ErrorCode::DeadlineExceeded, "not proposed in time")
 }
 
 fn unknown(message: &str) -> ProposeError {
