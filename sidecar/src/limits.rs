@@ -57,6 +57,10 @@ pub const REQUESTS_MAX: usize = 1_024;
 pub const STREAM_WINDOW: usize = 1_024;
 /// Bytes of the values of one stream's operations that are under way.
 pub const STREAM_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+/// Operations of one stream that travel to their partition together: they share a message, a wait and an answer.
+pub const GROUP_OPERATIONS_MAX: usize = 256;
+/// Bytes of their values, passed by none of them unless it is alone.
+pub const GROUP_BYTES_MAX: usize = 256 * 1024;
 /// Operations of all streams that are under way.
 pub const OPERATIONS_MAX: usize = 8_192;
 /// Bytes of the values of all of these.

@@ -7,38 +7,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
-use coterie_core::command::{self, Answer, Command, DirectoryOp, Envelope, Outcome, PrimitiveAddress, Query, Reply};
+use coterie_core::command::{self, Answer, Command, DirectoryOp, Envelope, PrimitiveAddress, Query, Reply};
 use coterie_core::machine::Machine;
 use coterie_core::{
     ErrorCode, EventId, MemberName, PartitionGroupName, PartitionId, Primitive, Rejection, RequestId, Revision, routing,
 };
 use coterie_env::Env;
-use coterie_proto::peer;
-use coterie_proto::peer::frame::Body;
-use coterie_replication::ProposeError;
+use coterie_replication::{Read, ReadKind};
 
 use crate::deadline::Deadline;
 use crate::directory::Directory;
 use crate::limits;
 use crate::lineage::{self, Lineage};
 use crate::partitions::Partitions;
-use crate::peers::CallError;
-use crate::peers::client::{Peers, to_wire};
+use crate::peers::client::Peers;
 use crate::watch::{Watch, Ways};
 
-/// The answer of a read.
-#[derive(Clone, Debug)]
-pub struct Read {
-    /// What was asked.
-    pub answer: Answer,
-    /// The revision that it is of.
-    pub revision: Revision,
-    /// How long the replica that answered had not heard of its leader; 0 for linearizable reads.
-    pub stale_ms: u64,
-}
+mod route;
 
 /// Routes requests. Cheap to clone.
 #[derive(Clone)]
@@ -64,70 +51,6 @@ pub struct Declared {
     pub default: Option<PartitionGroupName>,
     /// Those that the management group's leader makes by itself.
     pub names: BTreeSet<PartitionGroupName>,
-}
-
-/// What one try at one member gave.
-enum Tried<T> {
-    Done(T),
-    /// Not there; perhaps at this one. Nothing was proposed.
-    Elsewhere(Option<MemberName>),
-    /// Its fate is not known; the same request id may be sent again.
-    Unknown(String),
-    Rejected(Rejection),
-}
-
-/// What is known of a request after the tries so far.
-#[derive(Debug, Default)]
-struct Fate {
-    /// Why one of them may have been applied.
-    unknown: Option<String>,
-}
-
-/// What comes of a try.
-#[derive(Debug, PartialEq, Eq)]
-enum Verdict<T> {
-    /// This is the answer.
-    Answer(Result<T, Rejection>),
-    /// It is to be tried again, perhaps at this member.
-    Again(Option<MemberName>),
-}
-
-impl Fate {
-    /// Once a try may have been applied only the machine's own word settles it: a later try that is refused says nothing
-    /// about the earlier one (D11).
-    fn judge<T>(&mut self, tried: Tried<T>) -> Verdict<T> {
-        match tried {
-            Tried::Done(done) => Verdict::Answer(Ok(done)),
-            Tried::Elsewhere(member) => Verdict::Again(member),
-            Tried::Unknown(reason) => {
-                self.unknown = Some(reason);
-                Verdict::Again(None)
-            }
-            Tried::Rejected(rejection) if self.unknown.is_none() => Verdict::Answer(Err(rejection)),
-            Tried::Rejected(_) => Verdict::Again(None),
-        }
-    }
-
-    /// The answer when the deadline has passed.
-    fn gave_up(self, partition: &PartitionId) -> Rejection {
-        match self.unknown {
-            Some(reason) => Rejection::new(
-                ErrorCode::Unknown,
-                format!(
-                    "whether this was applied on partition {partition} is not known ({reason}); \
-                     a retry with the same request id is applied once"
-                ),
-            ),
-            None if partition.group.is_system() => Rejection::new(
-                ErrorCode::NoQuorum,
-                "the management group has no leader that a majority follows; nothing was applied",
-            ),
-            None => Rejection::new(
-                ErrorCode::NoQuorum,
-                format!("partition {partition} has no leader that a majority follows; nothing was applied"),
-            ),
-        }
-    }
 }
 
 impl Router {
@@ -234,25 +157,49 @@ impl Router {
         command: Command,
         deadline: Deadline,
     ) -> Result<(Revision, Reply), Rejection> {
-        let body = Bytes::from(command::encode(&Envelope { request: Some(request), command }));
-        let (revision, outcome) = self
-            .route(partition, deadline, |member, budget| self.try_write(partition, member, body.clone(), budget))
-            .await?;
-        outcome.map(|reply| (revision, reply))
+        let requests = vec![Envelope { request: Some(request), command }];
+        let mut answers = Box::pin(self.write_all(partition, requests, deadline)).await;
+        answers.pop().expect("as many answers as requests")
     }
 
-    /// Reads a partition. Linearizable reads rest on a majority's word (ReadIndex), never on clocks; stale ones are
-    /// answered by any replica and say how stale they may be.
+    /// Changes a partition by requests that travel together; each is answered as by [`Router::write`], in their order.
+    pub async fn write_all(
+        &self,
+        partition: &PartitionId,
+        requests: Vec<Envelope>,
+        deadline: Deadline,
+    ) -> Vec<Result<(Revision, Reply), Rejection>> {
+        let bodies: Vec<Bytes> = requests.iter().map(|request| command::encode(request).into()).collect();
+        let answers = self
+            .route_all(partition, deadline, bodies.len(), |member, budget, open| {
+                self.try_writes(partition, member, open.iter().map(|index| bodies[*index].clone()).collect(), budget)
+            })
+            .await;
+        answers.into_iter().map(|answer| answer.and_then(|(revision, outcome)| Ok((revision, outcome?)))).collect()
+    }
+
+    /// Reads a partition.
     pub async fn read(
         &self,
         partition: &PartitionId,
         query: Query,
-        stale: bool,
+        kind: ReadKind,
         deadline: Deadline,
     ) -> Result<Read, Rejection> {
-        let encoded = Bytes::from(command::encode(&query));
-        self.route(partition, deadline, |member, budget| {
-            self.try_read(partition, member, query.clone(), encoded.clone(), stale, budget)
+        let mut answers = Box::pin(self.read_all(partition, vec![query], kind, deadline)).await;
+        answers.pop().expect("as many answers as questions")
+    }
+
+    /// Reads a partition by questions that travel together; each is answered for itself, in their order.
+    pub async fn read_all(
+        &self,
+        partition: &PartitionId,
+        queries: Vec<Query>,
+        kind: ReadKind,
+        deadline: Deadline,
+    ) -> Vec<Result<Read, Rejection>> {
+        self.route_all(partition, deadline, queries.len(), |member, budget, open| {
+            self.try_reads(partition, member, open.iter().map(|index| queries[*index].clone()).collect(), kind, budget)
         })
         .await
     }
@@ -291,7 +238,7 @@ impl Router {
         if local.is_some_and(|local| local.with_machine(Machine::revision) >= after.revision) {
             return Ok(Some(after));
         }
-        match self.read(partition, Query::Revision, false, deadline).await?.answer {
+        match self.read(partition, Query::Revision, ReadKind::Linearizable, deadline).await?.answer {
             Answer::Revision(revision) => Ok(Some(after).filter(|after| after.revision <= revision)),
             _ => Err(Rejection::new(ErrorCode::Internal, "a question was answered with something else")),
         }
@@ -309,191 +256,10 @@ impl Router {
         let ways = Ways { env, partitions, peers: peers.clone(), directory: directory.clone() };
         Watch::open(ways, partition.clone(), of.clone(), after).await
     }
-
-    /// Sends one request to wherever the partition's leader is, until it is answered or the deadline passes.
-    async fn route<T, F, R>(&self, partition: &PartitionId, deadline: Deadline, try_at: F) -> Result<T, Rejection>
-    where
-        F: Fn(MemberName, Duration) -> R,
-        R: Future<Output = Tried<T>>,
-    {
-        let mut pause_ms = limits::RETRY_PAUSE_MS;
-        let mut hint = None;
-        let mut fate = Fate::default();
-        let mut round = 0;
-        loop {
-            let remaining = deadline.remaining(&self.0.env);
-            if remaining.is_zero() {
-                return Err(fate.gave_up(partition));
-            }
-            let target = hint.take().or_else(|| self.0.directory.candidate(partition, &self.0.own, round));
-            round += 1;
-            let tried = match target {
-                Some(member) => {
-                    let budget = if member == self.0.own {
-                        remaining
-                    } else {
-                        remaining.min(Duration::from_millis(limits::TRY_MS_MAX))
-                    };
-                    try_at(member, budget).await
-                }
-                None => Tried::Elsewhere(None),
-            };
-            match fate.judge(tried) {
-                Verdict::Answer(answer) => return answer,
-                Verdict::Again(Some(member)) => {
-                    self.0.directory.note_leader(partition, &member);
-                    hint = Some(member);
-                    if pause_ms == limits::RETRY_PAUSE_MS {
-                        // The leader has moved once, and where to is known. Two that name each other are waited out.
-                        pause_ms += 1;
-                        continue;
-                    }
-                }
-                Verdict::Again(None) => {}
-            }
-            tokio::time::sleep(Duration::from_millis(pause_ms).min(deadline.remaining(&self.0.env))).await;
-            pause_ms = (pause_ms * 2).min(limits::RETRY_PAUSE_MS_MAX);
-        }
-    }
-
-    async fn try_write(
-        &self,
-        partition: &PartitionId,
-        member: MemberName,
-        body: Bytes,
-        budget: Duration,
-    ) -> Tried<(Revision, Outcome)> {
-        if member == self.0.own {
-            let Some(local) = self.0.partitions.get(partition) else { return Tried::Elsewhere(None) };
-            return match local.propose(body, budget).await {
-                Ok(done) => Tried::Done(done),
-                Err(error) => proposed(error),
-            };
-        }
-        let request = peer::ProposeRequest {
-            partition: Some(to_wire(partition)),
-            body,
-            timeout_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
-        };
-        let response = match self.0.peers.call(&member, Body::Propose(request), budget).await {
-            Ok(Body::Proposed(response)) => response,
-            Ok(_) => return Tried::Unknown(format!("{member} gave an answer of another kind")),
-            Err(CallError::NeverSent(_)) => return Tried::Elsewhere(None),
-            Err(CallError::Unanswered(why)) => return Tried::Unknown(format!("{member}: {why}")),
-        };
-        match response.result {
-            Some(peer::propose_response::Result::Outcome(bytes)) => match command::decode::<Outcome>("outcome", &bytes)
-            {
-                Ok(outcome) => Tried::Done((Revision(response.revision), outcome)),
-                Err(error) => Tried::Unknown(error.to_string()),
-            },
-            Some(peer::propose_response::Result::NotLeader(elsewhere)) => elsewhere_of(elsewhere),
-            Some(peer::propose_response::Result::Failure(failure)) => failed(failure),
-            None => Tried::Unknown(format!("{member} answered nothing")),
-        }
-    }
-
-    async fn try_read(
-        &self,
-        partition: &PartitionId,
-        member: MemberName,
-        query: Query,
-        encoded: Bytes,
-        stale: bool,
-        budget: Duration,
-    ) -> Tried<Read> {
-        let local = self.0.partitions.get(partition);
-        if let Some(local) = local.filter(|_| stale || member == self.0.own) {
-            return match local.read(&query, stale, budget).await {
-                Ok(read) => Tried::Done(Read { answer: read.answer, revision: read.revision, stale_ms: read.stale_ms }),
-                Err(error) => not_unknown(proposed(error)),
-            };
-        }
-        let request = peer::QueryRequest {
-            partition: Some(to_wire(partition)),
-            query: encoded,
-            stale,
-            timeout_ms: u64::try_from(budget.as_millis()).unwrap_or(u64::MAX),
-        };
-        let Ok(Body::Queried(response)) = self.0.peers.call(&member, Body::Query(request), budget).await else {
-            return Tried::Elsewhere(None);
-        };
-        match response.result {
-            Some(peer::query_response::Result::Answer(bytes)) => match command::decode::<Answer>("answer", &bytes) {
-                Ok(answer) => {
-                    Tried::Done(Read { answer, revision: Revision(response.revision), stale_ms: response.stale_ms })
-                }
-                Err(error) => Tried::Rejected(Rejection::new(ErrorCode::Internal, error.to_string())),
-            },
-            Some(peer::query_response::Result::NotLeader(elsewhere)) => elsewhere_of(elsewhere),
-            Some(peer::query_response::Result::Failure(failure)) => not_unknown(failed(failure)),
-            None => Tried::Elsewhere(None),
-        }
-    }
 }
 
 /// A primitive's address (D15).
 fn address(partition: &PartitionId, of: &Primitive) -> PrimitiveAddress {
     let (partition_group, kind, name) = (partition.group.clone(), of.kind.label().to_owned(), of.name.to_string());
     PrimitiveAddress { partition_group, kind, name }
-}
-
-fn proposed<T>(error: ProposeError) -> Tried<T> {
-    match error {
-        ProposeError::NotLeader(member) => Tried::Elsewhere(member),
-        ProposeError::Rejected(rejection) => rejected(rejection),
-    }
-}
-
-/// Failures that another try, elsewhere or later, may get around are not the caller's business before its deadline.
-fn rejected<T>(rejection: Rejection) -> Tried<T> {
-    match rejection.code {
-        ErrorCode::Unknown => Tried::Unknown(rejection.message),
-        ErrorCode::NoQuorum | ErrorCode::DeadlineExceeded | ErrorCode::ShuttingDown => Tried::Elsewhere(None),
-        _ => Tried::Rejected(rejection),
-    }
-}
-
-/// A read changes nothing, so its fate is never in doubt.
-fn not_unknown<T>(tried: Tried<T>) -> Tried<T> {
-    match tried {
-        Tried::Unknown(_) => Tried::Elsewhere(None),
-        tried => tried,
-    }
-}
-
-fn failed<T>(failure: peer::Failure) -> Tried<T> {
-    let code = ErrorCode::from_label(&failure.code).unwrap_or(ErrorCode::Internal);
-    rejected(Rejection::new(code, failure.message))
-}
-
-fn elsewhere_of<T>(elsewhere: peer::NotLeader) -> Tried<T> {
-    Tried::Elsewhere(Some(elsewhere.leader).filter(|leader| !leader.is_empty()).map(MemberName))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn d11_a_refusal_of_a_later_try_does_not_settle_an_earlier_one_that_may_have_been_applied() {
-        let partition = PartitionId { group: "data".into(), index: 1 };
-        let refusal = || Tried::<u32>::Rejected(Rejection::new(ErrorCode::StorageFull, "the volume is full"));
-        let mut fate = Fate::default();
-        assert_eq!(fate.judge(Tried::<u32>::Unknown("no answer".to_owned())), Verdict::Again(None));
-        assert_eq!(fate.judge(refusal()), Verdict::Again(None));
-        assert_eq!(fate.judge(Tried::Done(7)), Verdict::Answer(Ok(7)), "the machine's own word settles it");
-        assert_eq!(fate.gave_up(&partition).code, ErrorCode::Unknown);
-    }
-
-    #[test]
-    fn a_refusal_is_the_answer_while_nothing_can_have_been_applied() {
-        let partition = PartitionId { group: "data".into(), index: 1 };
-        let mut fate = Fate::default();
-        let elsewhere = Tried::<u32>::Elsewhere(Some(MemberName("b".to_owned())));
-        assert_eq!(fate.judge(elsewhere), Verdict::Again(Some(MemberName("b".to_owned()))));
-        let refusal = Rejection::new(ErrorCode::StorageFull, "the volume is full");
-        assert_eq!(fate.judge(Tried::<u32>::Rejected(refusal.clone())), Verdict::Answer(Err(refusal)));
-        assert_eq!(fate.gave_up(&partition).code, ErrorCode::NoQuorum);
-    }
 }

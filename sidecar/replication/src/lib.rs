@@ -5,13 +5,13 @@
 //!                                         │  └────▶ network ─────▶ Transport ─▶ other replicas' handle()
 //!                                         ▼ committed
 //!               answer ◀── state machine: Machine::apply (coterie-core) ──▶ hub ──▶ watchers
-//!               read   ◀── ReadIndex, then the machine
+//!               read   ◀── ReadIndex or the lease, and the machine
 //! ```
 //!
 //! A write: the leader stamps the body with its clock, appends it, sends it to the followers while its own log flushes,
 //! and answers once a majority has flushed it and it is applied. A linearizable read: the leader asks a majority whether
 //! it still leads, waits until what was committed then is applied, and answers from the machine. Nothing here rests on
-//! clocks but the timers of elections.
+//! clocks but the timers of elections and what is asked for as `leased`.
 //!
 //! openraft is used in this crate only. It runs with pre-vote and check-quorum; a leader that lost its majority takes no
 //! proposals once its lease has passed. Membership is what [`Partition::form`] was given: changing it is not offered.
@@ -26,6 +26,7 @@
 mod admission;
 mod codec;
 mod key;
+mod lease;
 mod log_storage;
 mod network;
 mod partition;
@@ -43,7 +44,7 @@ mod types;
 mod watch;
 
 pub use key::storage_key;
-pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, SNAPSHOT_ENTRIES};
+pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, ReadKind, SNAPSHOT_ENTRIES};
 pub use ticker::Ticker;
 pub use timing::Timing;
 pub use transport::{Lane, Target, Transport};

@@ -21,6 +21,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec::{self, Kind};
+use crate::lease::Lease;
 use crate::pipeline::{AppendAnswer, Pipeline};
 use crate::room::{Answered, Rooms};
 use crate::timing::snapshot_timeout;
@@ -36,6 +37,8 @@ pub(crate) struct Network {
     pub(crate) append_timeout: Duration,
     /// What the others say of their volumes.
     pub(crate) rooms: Arc<Rooms>,
+    /// What ends when the lead is given away.
+    pub(crate) lease: Arc<Lease>,
     pub(crate) env: Env,
 }
 
@@ -65,6 +68,7 @@ impl Network {
                 env: self.env.clone(),
             },
             appends,
+            lease: self.lease.clone(),
         }
     }
 }
@@ -85,6 +89,7 @@ pub(crate) struct Peer {
     generation: u64,
     append_timeout: Duration,
     listener: Listener,
+    lease: Arc<Lease>,
 }
 
 /// Notes what a replica says of its volume.
@@ -208,6 +213,8 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        // Before anybody is told: from then on voters need not wait.
+        self.lease.give_away(request.from_leader().leader_id.term);
         self.call(Kind::TransferLeader, &request, &option).await
     }
 }

@@ -63,19 +63,21 @@ impl Drop for Round {
 }
 
 /// A proposal that may still be in the queue. Dropping it withdraws the proposal.
-pub(crate) struct Place {
+pub(crate) struct Queued {
     proposer: Arc<Proposer>,
     number: u64,
+    /// What came of it. An error: openraft, or the queue, has ended.
+    pub(crate) answer: oneshot::Receiver<WriteResult>,
 }
 
-impl Place {
+impl Queued {
     /// Sees to it that the proposal is never proposed; false if it has left in a round.
     pub(crate) fn withdraw(&self) -> bool {
         self.proposer.lock().withdraw(self.number)
     }
 }
 
-impl Drop for Place {
+impl Drop for Queued {
     fn drop(&mut self) {
         self.withdraw();
     }
@@ -142,11 +144,7 @@ impl Proposer {
     }
 
     /// Queues a proposal. `None` if nothing is proposed any more.
-    pub(crate) fn queue(
-        self: &Arc<Self>,
-        body: Bytes,
-        permit: Permit,
-    ) -> Option<(Place, oneshot::Receiver<WriteResult>)> {
+    pub(crate) fn queue(self: &Arc<Self>, body: Bytes, permit: Permit) -> Option<Queued> {
         let (waiter, answer) = Waiter::pair(permit);
         let mut queue = self.lock();
         if queue.closed {
@@ -157,7 +155,7 @@ impl Proposer {
         queue.waiting.push_back(Some(Waiting { body, waiter }));
         drop(queue);
         self.wake.notify_one();
-        Some((Place { proposer: self.clone(), number }, answer))
+        Some(Queued { proposer: self.clone(), number, answer })
     }
 
     async fn next_round(&self) -> Vec<Waiting> {
@@ -189,19 +187,18 @@ mod tests {
     struct Sent {
         proposer: Arc<Proposer>,
         admission: Arc<Admission>,
-        places: Vec<Place>,
+        queued: Vec<Queued>,
     }
 
     impl Sent {
         fn new() -> Self {
-            Self { proposer: Arc::default(), admission: Arc::default(), places: Vec::new() }
+            Self { proposer: Arc::default(), admission: Arc::default(), queued: Vec::new() }
         }
 
         fn queue(&mut self, count: usize, bytes: usize) {
             for _ in 0..count {
                 let permit = self.admission.admit(bytes).unwrap();
-                let (place, _answer) = self.proposer.queue(Bytes::from(vec![0; bytes]), permit).unwrap();
-                self.places.push(place);
+                self.queued.push(self.proposer.queue(Bytes::from(vec![0; bytes]), permit).unwrap());
             }
         }
 
@@ -258,13 +255,13 @@ mod tests {
     fn d11_what_is_withdrawn_is_never_proposed_and_what_has_left_cannot_be_withdrawn() {
         let mut sent = Sent::new();
         sent.queue(3, 10);
-        assert!(sent.places[1].withdraw());
-        drop(sent.places.remove(0));
+        assert!(sent.queued[1].withdraw());
+        drop(sent.queued.remove(0));
         assert_eq!(sent.take().0, 1);
-        assert!(!sent.places[1].withdraw());
+        assert!(!sent.queued[1].withdraw());
         sent.queue(1, 10);
         sent.proposer.close();
-        assert!(sent.places[2].withdraw(), "it was not proposed, and will not be");
+        assert!(sent.queued[2].withdraw(), "it was not proposed, and will not be");
         let permit = sent.admission.admit(1).unwrap();
         assert!(sent.proposer.queue(Bytes::from_static(b"x"), permit).is_none());
     }

@@ -29,7 +29,7 @@ impl Timing {
     }
 
     /// The leader's lease: without a majority's sign of life for this long, a leader takes no proposals.
-    pub(crate) fn lease(&self) -> Duration {
+    pub fn lease(&self) -> Duration {
         Duration::from_millis(self.election_max_ms)
     }
 

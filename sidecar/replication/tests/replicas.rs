@@ -10,7 +10,7 @@ use bytes::Bytes;
 use common::*;
 use coterie_core::command::{Answer, Command, GroupOp, Query, Reply};
 use coterie_core::{ErrorCode, GroupName};
-use coterie_replication::{ProposeError, WatchItem};
+use coterie_replication::{ProposeError, ReadKind, WatchItem};
 
 fn code<T: std::fmt::Debug>(result: Result<T, ProposeError>) -> ErrorCode {
     match result.unwrap_err() {
@@ -59,7 +59,7 @@ async fn d12_a_follower_names_the_leader_and_proposes_nothing() {
     within(leadership.wait_for(|now| now.leader == Some(member(leader)))).await.unwrap();
     let refused = replica.propose(body(None, create("a")), DEADLINE).await;
     assert_eq!(refused, Err(ProposeError::NotLeader(Some(member(leader)))));
-    let refused = replica.read(&group("a"), false, DEADLINE).await;
+    let refused = replica.read(&group("a"), ReadKind::Linearizable, DEADLINE).await;
     assert_eq!(refused, Err(ProposeError::NotLeader(Some(member(leader)))));
     assert!(groups(&cluster.replica(leader)).is_empty());
 }
@@ -164,15 +164,15 @@ async fn s26_a_linearizable_read_shows_what_was_acknowledged_and_a_stale_one_say
     let cluster = Cluster::formed(3).await;
     let (revision, _) = cluster.must(create("a")).await;
     let leader = cluster.leader().await;
-    let read = cluster.replica(leader).read(&group("a"), false, DEADLINE).await.unwrap();
+    let read = cluster.replica(leader).read(&group("a"), ReadKind::Linearizable, DEADLINE).await.unwrap();
     assert!(matches!(read.answer, Answer::Group(_)));
     assert!(read.revision >= revision);
     assert_eq!(read.stale_ms, 0);
     let follower = cluster.nodes().into_iter().find(|node| *node != leader).unwrap();
     cluster.applied(follower, revision).await;
-    let read = cluster.replica(follower).read(&group("a"), true, DEADLINE).await.unwrap();
+    let read = cluster.replica(follower).read(&group("a"), ReadKind::Stale, DEADLINE).await.unwrap();
     assert!(read.stale_ms < 5_000, "{}", read.stale_ms);
-    let unknown = cluster.replica(leader).read(&group("nobody"), false, DEADLINE).await;
+    let unknown = cluster.replica(leader).read(&group("nobody"), ReadKind::Linearizable, DEADLINE).await;
     assert_eq!(code(unknown), ErrorCode::GroupUnknown);
 }
 
@@ -185,7 +185,7 @@ async fn d12_a_leader_that_is_cut_off_answers_no_linearizable_read_and_takes_no_
     cluster.cut(old);
     // At once, before its lease has passed: it still believes that it leads.
     let since = Instant::now();
-    let read = replica.read(&group("a"), false, Duration::from_secs(2)).await;
+    let read = replica.read(&group("a"), ReadKind::Linearizable, Duration::from_secs(2)).await;
     assert_eq!(code(read), ErrorCode::NoQuorum);
     assert!(since.elapsed() < Duration::from_secs(2));
 
@@ -194,11 +194,11 @@ async fn d12_a_leader_that_is_cut_off_answers_no_linearizable_read_and_takes_no_
     cluster.replica(new).propose(body(None, create("b")), DEADLINE).await.unwrap().1.unwrap();
     let mut leadership = replica.leadership();
     within(leadership.wait_for(|now| !now.has_quorum)).await.unwrap();
-    let read = replica.read(&group("b"), false, Duration::from_secs(2)).await;
+    let read = replica.read(&group("b"), ReadKind::Linearizable, Duration::from_secs(2)).await;
     assert_eq!(code(read), ErrorCode::NoQuorum);
     assert_eq!(code(replica.propose(body(None, create("c")), DEADLINE).await), ErrorCode::NoQuorum);
     assert_eq!(code(replica.confirm_leadership(DEADLINE).await), ErrorCode::NoQuorum);
-    let stale = replica.read(&Query::Groups, true, DEADLINE).await.unwrap();
+    let stale = replica.read(&Query::Groups, ReadKind::Stale, DEADLINE).await.unwrap();
     assert!(stale.stale_ms >= 400, "{}", stale.stale_ms);
     let Answer::Groups(stale) = stale.answer else { panic!() };
     assert_eq!(stale.len(), 1);
@@ -288,7 +288,7 @@ async fn a_stopped_replica_refuses_and_says_that_it_did_not_fail() {
     let replica = cluster.replica(1);
     cluster.stop(1).await;
     assert_eq!(code(replica.propose(body(None, create("a")), DEADLINE).await), ErrorCode::ShuttingDown);
-    assert_eq!(code(replica.read(&Query::Groups, false, DEADLINE).await), ErrorCode::ShuttingDown);
+    assert_eq!(code(replica.read(&Query::Groups, ReadKind::Linearizable, DEADLINE).await), ErrorCode::ShuttingDown);
     assert_eq!(replica.failed(), None);
     within(replica.leadership().wait_for(|now| !now.leading)).await.unwrap();
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::*;
 use coterie_core::command::{Command, GroupOp, Query, Reply};
 use coterie_core::{ErrorCode, GroupName};
-use coterie_replication::ProposeError;
+use coterie_replication::{ProposeError, ReadKind};
 
 fn refusal<T: std::fmt::Debug>(result: Result<T, ProposeError>) -> (ErrorCode, String) {
     match result.unwrap_err() {
@@ -39,7 +39,7 @@ async fn full_volumes_take_no_writes_but_elections_reads_and_what_ends_sessions_
     let leader = cluster.leader().await;
     let replica = cluster.replica(leader);
     let group = Query::Group(GroupName::from("a"));
-    within(async { while replica.read(&group, false, DEADLINE).await.is_err() {} }).await;
+    within(async { while replica.read(&group, ReadKind::Linearizable, DEADLINE).await.is_err() {} }).await;
     assert_eq!(refusal(replica.propose(client.body(create("b")), DEADLINE).await).0, ErrorCode::StorageFull);
     within(replica.propose_from_reserve(client.body(create("from-the-reserve")), DEADLINE)).await.unwrap().1.unwrap();
 

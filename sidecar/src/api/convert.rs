@@ -18,6 +18,8 @@ use crate::sessions::SessionState;
 pub enum Freshness {
     /// As of a moment between request and answer.
     Linearizable,
+    /// The same, if clocks run as they should.
+    Leased,
     /// What a replica knew that had not heard of its leader for this long.
     Stale {
         /// In milliseconds.
@@ -30,6 +32,7 @@ pub fn group(view: &GroupView, partition_group: &str, freshness: Freshness) -> v
     let GroupView { name, term, leader, releasing, members, config, config_revision, revision, last_event: _ } = view;
     let (consistency, stale_ms) = match freshness {
         Freshness::Linearizable => (v1::Consistency::Linearizable, 0),
+        Freshness::Leased => (v1::Consistency::Leased, 0),
         Freshness::Stale { stale_ms } => (v1::Consistency::Stale, stale_ms),
     };
     v1::Group {

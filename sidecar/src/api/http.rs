@@ -150,9 +150,10 @@ impl Asked {
     fn consistency(&self) -> Result<i32, Rejection> {
         let consistency = match self.query("consistency") {
             None | Some("linearizable") => v1::Consistency::Linearizable,
+            Some("leased") => v1::Consistency::Leased,
             Some("stale") => v1::Consistency::Stale,
             Some(other) => {
-                return Err(invalid("consistency", format_args!("is `{other}`; choose linearizable or stale")));
+                return Err(invalid("consistency", format_args!("is `{other}`; choose linearizable, leased or stale")));
             }
         };
         Ok(consistency.into())

@@ -12,6 +12,7 @@ use coterie_core::limits::WATCHES_MAX;
 use coterie_core::machine::validate;
 use coterie_core::{ErrorCode, PartitionId, Primitive, PrimitiveKind, Rejection, RequestId};
 use coterie_proto::v1;
+use coterie_replication::ReadKind;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::call::{Call, invalid};
@@ -23,7 +24,7 @@ use crate::state::State;
 
 mod groups;
 mod locks;
-mod maps;
+pub(super) mod maps;
 
 pub(super) use maps::value_of;
 
@@ -111,6 +112,11 @@ fn admit(state: &State, when: When) -> Result<(), Rejection> {
 }
 
 impl Home {
+    /// Where it lives.
+    pub(super) fn partition(&self) -> &PartitionId {
+        &self.partition
+    }
+
     /// Whether it may be remembered: what it says stays true as long as the directory is the same.
     pub(super) fn is_settled(&self) -> bool {
         self.recorded
@@ -278,15 +284,12 @@ fn answered_otherwise() -> Rejection {
     Rejection::new(ErrorCode::Internal, "the partition answered something else than what was asked")
 }
 
-fn is_stale(consistency: i32) -> Result<bool, Rejection> {
+fn read_kind(consistency: i32) -> Result<ReadKind, Rejection> {
     match v1::Consistency::try_from(consistency) {
-        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Ok(false),
-        Ok(v1::Consistency::Stale) => Ok(true),
-        Ok(v1::Consistency::Leased) => {
-            let message = "consistency: leased reads are not in this version; choose linearizable or stale";
-            Err(Rejection::new(ErrorCode::NotInThisVersion, message))
-        }
-        Err(_) => Err(invalid("consistency", format_args!("is {consistency}; choose linearizable or stale"))),
+        Ok(v1::Consistency::Unspecified | v1::Consistency::Linearizable) => Ok(ReadKind::Linearizable),
+        Ok(v1::Consistency::Leased) => Ok(ReadKind::Leased),
+        Ok(v1::Consistency::Stale) => Ok(ReadKind::Stale),
+        Err(_) => Err(invalid("consistency", format_args!("is {consistency}; choose linearizable, leased or stale"))),
     }
 }
 
@@ -322,8 +325,8 @@ mod tests {
 
     #[test]
     fn d12_an_unknown_consistency_is_refused_by_name() {
-        assert_eq!(is_stale(0), Ok(false));
-        assert_eq!(is_stale(2), Ok(true));
-        assert!(is_stale(9).unwrap_err().message.starts_with("consistency: "));
+        assert_eq!(read_kind(0), Ok(ReadKind::Linearizable));
+        assert_eq!(read_kind(2), Ok(ReadKind::Stale));
+        assert!(read_kind(9).unwrap_err().message.starts_with("consistency: "));
     }
 }

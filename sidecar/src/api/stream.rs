@@ -31,10 +31,16 @@ use super::ops::{Caller, Home, Ops, When};
 use crate::limits::{RESULTS_BYTES, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
 use crate::locks::Hold;
 
+mod together;
+
+use together::{Done, Ticket, Together};
+
 /// What an operation that is under way has come to.
 enum Step {
     /// It is done. `bytes` is what it counted in the window.
     Done { id: u64, response: Response, bytes: usize },
+    /// Several are done.
+    Together(Vec<Done>),
     /// It is done, and the stream holds a lock.
     Held { id: u64, hold: Hold },
     /// It is done; a lock that the stream may hold was released.
@@ -90,6 +96,8 @@ pub struct Serving {
     ops: Ops,
     incoming: Option<Streaming<v1::OperationBatch>>,
     backlog: VecDeque<v1::Operation>,
+    /// What has come in and has not left.
+    together: Together,
     running: FuturesUnordered<BoxFuture<'static, Step>>,
     /// Operations that count in the window, and the bytes of their values.
     window: usize,
@@ -111,6 +119,7 @@ impl Serving {
             ops,
             incoming: Some(incoming),
             backlog: VecDeque::new(),
+            together: Together::default(),
             running: FuturesUnordered::new(),
             window: 0,
             window_bytes: 0,
@@ -175,9 +184,33 @@ impl Serving {
         let when = if matches!(request, Request::Acquire(_)) { When::Joining } else { When::Serving };
         self.ops.check_state(when)?;
         let passage = self.ops.pass(bytes)?;
-        let caller = self.ops.caller_now(Call::from_fields(&client_id, &request_id, timeout_ms)?);
+        let call = Call::from_fields(&client_id, &request_id, timeout_ms)?;
         let ops = self.ops.clone();
+        let of = match &request {
+            Request::Put(v1::PutRequest { map, partition_group, .. })
+            | Request::Get(v1::GetEntryRequest { map, partition_group, .. })
+            | Request::Delete(v1::DeleteEntryRequest { map, partition_group, .. }) => Some((map, partition_group)),
+            _ => None,
+        };
+        let home = match of {
+            Some((map, partition_group)) => Some(self.homes.find(&ops, PrimitiveKind::Map, map, partition_group)?),
+            None => None,
+        };
+        let request = match (home, request) {
+            (Some(home), Request::Put(asked)) if home.is_settled() => {
+                return self.together.put(&home, Ticket { id, bytes, call, _passage: passage }, asked);
+            }
+            (Some(home), Request::Get(asked)) => {
+                return self.together.get(&home, Ticket { id, bytes, call, _passage: passage }, asked);
+            }
+            (Some(home), Request::Delete(asked)) => {
+                return self.together.delete(&home, Ticket { id, bytes, call, _passage: passage }, asked);
+            }
+            (_, request) => request,
+        };
+        let caller = self.ops.caller_now(call);
         match request {
+            // The first of a map; it has to be recorded.
             Request::Put(asked) => {
                 let home = self.homes.find(&ops, PrimitiveKind::Map, &asked.map, &asked.partition_group)?;
                 self.run(id, bytes, "put_entry", Response::Put, async move {
@@ -185,20 +218,7 @@ impl Serving {
                     (ops.put_now(&caller, &home, asked).await, ops)
                 });
             }
-            Request::Get(asked) => {
-                let home = self.homes.find(&ops, PrimitiveKind::Map, &asked.map, &asked.partition_group)?;
-                self.run(id, bytes, "get_entry", Response::Get, async move {
-                    let _passage = passage;
-                    (ops.get_now(&caller, &home, asked).await, ops)
-                });
-            }
-            Request::Delete(asked) => {
-                let home = self.homes.find(&ops, PrimitiveKind::Map, &asked.map, &asked.partition_group)?;
-                self.run(id, bytes, "delete_entry", Response::Delete, async move {
-                    let _passage = passage;
-                    (ops.delete_now(&caller, &home, asked).await, ops)
-                });
-            }
+            Request::Get(_) | Request::Delete(_) => unreachable!("they go together"),
             Request::List(asked) => {
                 let home = self.homes.find(&ops, PrimitiveKind::Map, &asked.map, &asked.partition_group)?;
                 self.run(id, bytes, "list_entries", Response::List, async move {
@@ -297,6 +317,11 @@ impl Serving {
     fn take_step(&mut self, step: Step) {
         match step {
             Step::Done { id, response, bytes } => self.done(id, response, bytes),
+            Step::Together(done) => {
+                for Done { id, response, bytes } in done {
+                    self.answer(id, response, bytes);
+                }
+            }
             Step::Held { id, hold } => {
                 let (token, revision) = (hold.token().0, hold.revision().0);
                 self.holds.push(hold);
@@ -361,6 +386,7 @@ impl Stream for Serving {
             if let Err(status) = this.take_in(cx) {
                 return Poll::Ready(Some(Err(status)));
             }
+            this.running.extend(this.together.leave(&this.ops));
             let mut progress = false;
             while this.ready_bytes < RESULTS_BYTES {
                 match this.running.poll_next_unpin(cx) {
@@ -409,7 +435,7 @@ async fn next_event(id: u64, mut events: BoxStream<'static, v1::MapEvent>, cance
     }
 }
 
-fn response<T>(result: Result<T, Rejection>, of: fn(T) -> Response) -> Response {
+fn response<T>(result: Result<T, Rejection>, of: impl FnOnce(T) -> Response) -> Response {
     match result {
         Ok(answer) => of(answer),
         Err(rejection) => failure(&rejection),

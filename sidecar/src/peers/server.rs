@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use coterie_core::command::{self, Query};
+use coterie_core::command::{self, Answer, Query};
 use coterie_core::{ErrorCode, EventId, MemberName, PartitionId, Primitive, Rejection, SessionId};
 use coterie_env::Listener;
 use coterie_env::spawn::BoxFuture;
@@ -14,7 +14,7 @@ use coterie_proto::admin::admin_server::AdminServer;
 use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::peer_server::{Peer, PeerServer};
 use coterie_proto::peer::{self, Opening};
-use coterie_replication::{Partition, ProposeError};
+use coterie_replication::{Partition, ProposeError, ReadKind};
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -209,15 +209,16 @@ impl Service {
                     Err(error) => peer::RaftAnswer { payload: Bytes::new(), error },
                 }))
             }
-            Body::Propose(request) if !roles.member && !may_propose(&request.body) => {
+            Body::Propose(request) if !roles.member && !request.bodies.iter().all(|body| may_propose(body)) => {
                 let rejection = Rejection::new(ErrorCode::Forbidden, "only members may propose this");
-                Some(Body::Proposed(not_proposed(&rejection)))
+                Some(Body::Proposed(not_proposed(request.bodies.len(), &rejection)))
             }
             Body::Propose(request) => {
+                let count = request.bodies.len();
                 let response = Body::Proposed(self.propose_here(request).await);
                 // It was done, and only the answer cannot be sent.
                 let unsaid = || Rejection::new(ErrorCode::Unknown, too_large().message);
-                Some(if is_too_large(&response) { Body::Proposed(not_proposed(&unsaid())) } else { response })
+                Some(if is_too_large(&response) { Body::Proposed(not_proposed(count, &unsaid())) } else { response })
             }
             Body::Query(request) => {
                 let response = Body::Queried(self.query_here(request).await);
@@ -241,45 +242,61 @@ impl Service {
     }
 
     async fn propose_here(&self, request: peer::ProposeRequest) -> peer::ProposeResponse {
-        use peer::propose_response::Result as Answer;
-        let (result, revision) = match self.local(request.partition) {
-            Err(elsewhere) => match *elsewhere {
-                Elsewhere::NotLeader(elsewhere) => (Answer::NotLeader(elsewhere), 0),
-                Elsewhere::Failure(failure) => (Answer::Failure(failure), 0),
-            },
-            Ok((_, local)) => match local.propose(request.body, Duration::from_millis(request.timeout_ms)).await {
-                Ok((revision, outcome)) => (Answer::Outcome(command::encode(&outcome).into()), revision.0),
-                Err(ProposeError::NotLeader(leader)) => (Answer::NotLeader(not_leader(leader)), 0),
-                Err(ProposeError::Rejected(rejection)) => (Answer::Failure(failure(&rejection)), 0),
-            },
+        use peer::proposed::Result as Answer;
+        let answered = |result, revision| peer::Proposed { result: Some(result), revision };
+        let answers = match self.local(request.partition) {
+            Err(elsewhere) => {
+                let answer = match *elsewhere {
+                    Elsewhere::NotLeader(elsewhere) => Answer::NotLeader(elsewhere),
+                    Elsewhere::Failure(failure) => Answer::Failure(failure),
+                };
+                vec![answered(answer, 0); request.bodies.len()]
+            }
+            Ok((_, local)) => {
+                let timeout = Duration::from_millis(request.timeout_ms);
+                let proposed = local.propose_all(request.bodies, timeout).await.into_iter();
+                let answers = proposed.map(|proposed| match proposed {
+                    Ok((revision, outcome)) => answered(Answer::Outcome(command::encode(&outcome).into()), revision.0),
+                    Err(ProposeError::NotLeader(leader)) => answered(Answer::NotLeader(not_leader(leader)), 0),
+                    Err(ProposeError::Rejected(rejection)) => answered(Answer::Failure(failure(&rejection)), 0),
+                });
+                answers.collect()
+            }
         };
-        peer::ProposeResponse { result: Some(result), revision }
+        peer::ProposeResponse { answers }
     }
 
     async fn query_here(&self, request: peer::QueryRequest) -> peer::QueryResponse {
         use peer::query_response::Result as Answer;
         let answer = |result, revision, stale_ms| peer::QueryResponse { result: Some(result), revision, stale_ms };
-        let query = match command::decode::<Query>("query", &request.query) {
-            Ok(query) => query,
-            Err(error) => {
-                let rejection = Rejection::new(ErrorCode::InvalidArgument, error.to_string());
-                return answer(Answer::Failure(failure(&rejection)), 0, 0);
-            }
+        let invalid = |message: String| {
+            let rejection = Rejection::new(ErrorCode::InvalidArgument, message);
+            answer(Answer::Failure(failure(&rejection)), 0, 0)
+        };
+        let queries = request.queries.iter().map(|query| command::decode::<Query>("query", query));
+        let queries = match queries.collect::<Result<Vec<_>, _>>() {
+            Ok(queries) => queries,
+            Err(error) => return invalid(error.to_string()),
+        };
+        let kind = match request.kind() {
+            peer::ReadKind::Linearizable => ReadKind::Linearizable,
+            peer::ReadKind::Leased => ReadKind::Leased,
+            peer::ReadKind::Stale => ReadKind::Stale,
+            peer::ReadKind::Unspecified => return invalid("kind: is not known to this version".to_owned()),
         };
         match self.local(request.partition) {
             Err(elsewhere) => match *elsewhere {
                 Elsewhere::NotLeader(elsewhere) => answer(Answer::NotLeader(elsewhere), 0, 0),
                 Elsewhere::Failure(failure) => answer(Answer::Failure(failure), 0, 0),
             },
-            Ok((_, local)) => {
-                match local.read(&query, request.stale, Duration::from_millis(request.timeout_ms)).await {
-                    Ok(read) => {
-                        answer(Answer::Answer(command::encode(&read.answer).into()), read.revision.0, read.stale_ms)
-                    }
-                    Err(ProposeError::NotLeader(leader)) => answer(Answer::NotLeader(not_leader(leader)), 0, 0),
-                    Err(ProposeError::Rejected(rejection)) => answer(Answer::Failure(failure(&rejection)), 0, 0),
+            Ok((_, local)) => match local.read_all(&queries, kind, Duration::from_millis(request.timeout_ms)).await {
+                Ok(read) => {
+                    let answers = read.answer.iter().map(queried).collect();
+                    answer(Answer::Answers(peer::Answers { answers }), read.revision.0, read.stale_ms)
                 }
-            }
+                Err(ProposeError::NotLeader(leader)) => answer(Answer::NotLeader(not_leader(leader)), 0, 0),
+                Err(ProposeError::Rejected(rejection)) => answer(Answer::Failure(failure(&rejection)), 0, 0),
+            },
         }
     }
 
@@ -340,14 +357,23 @@ pub(super) fn too_busy(call: &Body) -> Option<Body> {
         format!("{} requests from one sidecar are under way here already; retry later", limits::LINK_CALLS_MAX),
     );
     match call {
-        Body::Propose(_) => Some(Body::Proposed(not_proposed(&rejection))),
+        Body::Propose(request) => Some(Body::Proposed(not_proposed(request.bodies.len(), &rejection))),
         Body::Query(_) => Some(Body::Queried(not_queried(&rejection))),
         _ => None,
     }
 }
 
-fn not_proposed(rejection: &Rejection) -> peer::ProposeResponse {
-    peer::ProposeResponse { result: Some(peer::propose_response::Result::Failure(failure(rejection))), revision: 0 }
+fn not_proposed(count: usize, rejection: &Rejection) -> peer::ProposeResponse {
+    let result = Some(peer::proposed::Result::Failure(failure(rejection)));
+    peer::ProposeResponse { answers: vec![peer::Proposed { result, revision: 0 }; count] }
+}
+
+fn queried(answer: &Result<Answer, Rejection>) -> peer::Queried {
+    let result = match answer {
+        Ok(answer) => peer::queried::Result::Answer(command::encode(answer).into()),
+        Err(rejection) => peer::queried::Result::Failure(failure(rejection)),
+    };
+    peer::Queried { result: Some(result) }
 }
 
 fn not_queried(rejection: &Rejection) -> peer::QueryResponse {

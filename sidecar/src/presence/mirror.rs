@@ -7,6 +7,7 @@ use coterie_core::command::{Answer, GroupView, Query};
 use coterie_core::limits::DEADLINE_MS_DEFAULT;
 use coterie_core::{ErrorCode, GroupName, PartitionId, Rejection};
 use coterie_env::Env;
+use coterie_replication::ReadKind;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -150,7 +151,7 @@ pub(crate) async fn current(
     group: &GroupName,
 ) -> Result<Option<GroupView>, Rejection> {
     let deadline = Deadline::after_ms(env, DEADLINE_MS_DEFAULT);
-    match router.read(partition, Query::Group(group.clone()), false, deadline).await {
+    match router.read(partition, Query::Group(group.clone()), ReadKind::Linearizable, deadline).await {
         Ok(read) => match read.answer {
             Answer::Group(view) => Ok(Some(*view)),
             _ => Err(Rejection::new(ErrorCode::Internal, "a question about a group was answered with something else")),

@@ -11,6 +11,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::watch;
 
 use super::Partition;
+use crate::lease::Restarted;
 use crate::replica::Replica;
 use crate::room::Rooms;
 use crate::ticker::Ticker;
@@ -36,6 +37,8 @@ struct Observed {
     leadership: Leadership,
     /// Leads, with or without having applied its barrier.
     raft_leader: bool,
+    /// The only voter.
+    alone: bool,
     silent_ms: u64,
 }
 
@@ -66,6 +69,7 @@ fn observe(raft: &Raft, replica: &Replica, timing: &Timing) -> Observed {
             has_quorum,
         },
         raft_leader,
+        alone,
         silent_ms,
     }
 }
@@ -73,16 +77,23 @@ fn observe(raft: &Raft, replica: &Replica, timing: &Timing) -> Observed {
 /// Heartbeats that may be missing before a follower begins to time its leader.
 const SILENT_HEARTBEATS: u64 = 2;
 
+/// What says when a replica beats, and when it campaigns.
+pub(super) struct Times {
+    pub(super) timing: Timing,
+    pub(super) ticker: Ticker,
+    pub(super) restarted: Restarted,
+}
+
 /// Keeps what [`Partition::leadership`] shows up to date, and the timers where they are needed.
 pub(super) fn spawn(
     env: &Env,
     raft: Raft,
     replica: Arc<Replica>,
-    timing: Timing,
-    mut ticker: Ticker,
+    times: Times,
     room: HandsOver,
     mut closed: watch::Receiver<bool>,
 ) -> watch::Receiver<Leadership> {
+    let Times { timing, mut ticker, restarted } = times;
     let (sender, receiver) = watch::channel(Leadership::default());
     let task = async move {
         let mut server = raft.server_metrics();
@@ -99,7 +110,8 @@ pub(super) fn spawn(
             // A leader that is heard of needs no election, and one that leads none of its own timer: the ticker sends its
             // heartbeats. After two that are missing openraft's timer still comes in time for the lease.
             let silent = now.silent_ms > SILENT_HEARTBEATS * timing.heartbeat_ms;
-            raft.runtime_config().tick(!leads && (silent || now.leadership.leader.is_none()));
+            let keeps_still = restarted.keeps_still() && !now.alone;
+            raft.runtime_config().tick(!leads && !keeps_still && (silent || now.leadership.leader.is_none()));
             publish(&sender, now.leadership);
             tokio::select! {
                 biased;

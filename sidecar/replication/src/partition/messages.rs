@@ -8,7 +8,7 @@ use bytes::Bytes;
 use coterie_core::machine::Machine;
 use coterie_store::log::Demand;
 use futures_util::stream::{BoxStream, StreamExt as _, poll_fn, unfold};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, VoteRequest};
 use tokio::sync::mpsc;
 
 use super::Partition;
@@ -27,6 +27,8 @@ enum Error {
     Restore(#[from] coterie_core::command::Error),
     #[error("the volume takes nothing: {0}")]
     Log(#[from] std::io::Error),
+    #[error("this replica has just started and may have answered a leader before: it votes again within a lease")]
+    KeepsStill,
     #[error("raft: {0}")]
     Raft(String),
 }
@@ -55,9 +57,14 @@ impl Partition {
                 Ok(codec::encode_message(generation, &Answered { answer, room: self.room() }))
             }
             Kind::Vote => {
-                let answer = raft_.vote(codec::decode_message(generation, &payload)?).await.map_err(raft)?;
+                let request: VoteRequest<TypeConfig> = codec::decode_message(generation, &payload)?;
+                if self.inner.restarted.keeps_still() && !request.leadership_transfer {
+                    return Err(Error::KeepsStill);
+                }
+                let answer = raft_.vote(request).await.map_err(raft)?;
                 Ok(codec::encode_message(generation, &answer))
             }
+            Kind::PreVote if self.inner.restarted.keeps_still() => Err(Error::KeepsStill),
             Kind::PreVote => {
                 let answer = raft_.pre_vote(codec::decode_message(generation, &payload)?).await.map_err(raft)?;
                 Ok(codec::encode_message(generation, &answer))

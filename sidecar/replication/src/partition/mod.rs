@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::key::storage_key;
+use crate::lease::{Lease, Restarted};
 use crate::log_storage::LogStorage;
 use crate::network::Network;
 use crate::proposer::Proposer;
@@ -36,7 +37,7 @@ mod read;
 
 pub use leadership::Leadership;
 pub use propose::ProposeError;
-pub use read::Read;
+pub use read::{Read, ReadKind};
 
 /// Applied entries after which a snapshot is taken, by default: replaying as many takes well under a second.
 pub const SNAPSHOT_ENTRIES: u64 = 100_000;
@@ -116,6 +117,8 @@ struct Inner {
     admission: Arc<Admission>,
     proposer: Arc<Proposer>,
     rooms: Arc<Rooms>,
+    lease: Arc<Lease>,
+    restarted: Restarted,
     leadership: watch::Receiver<Leadership>,
     closing: watch::Sender<bool>,
 }
@@ -137,10 +140,14 @@ impl Partition {
         let log = LogStorage::open(log.partition(&key)).map_err(|source| Error::ReadLog(id.clone(), source))?;
         let file = SnapshotFile::new(env.clone(), snapshots, &key);
         let state = restore(&id, generation, &file).await?;
+        let state_is_pristine = state.last.is_none();
         let policy = SnapshotPolicy { entries: snapshot_entries, bytes: SNAPSHOT_BYTES };
         let replica = Replica::new(env.clone(), state, policy);
         let config = timing::config(format!("{id} on {member}"), &timing).map_err(Error::Timing)?;
         let rooms: Arc<Rooms> = Arc::default();
+        let lease = Arc::new(Lease::new(timing.lease(), &*env.clock));
+        let is_new = log.is_pristine() && state_is_pristine;
+        let restarted = if is_new { Restarted::never() } else { Restarted::now(timing.lease()) };
         let hands_over = leadership::HandsOver { own: node.0, rooms: rooms.clone() };
         let network = Network {
             transport,
@@ -148,6 +155,7 @@ impl Partition {
             generation,
             append_timeout: timing.lease(),
             rooms: rooms.clone(),
+            lease: lease.clone(),
             env: env.clone(),
         };
         let machine = StateMachine::new(replica.clone(), file.clone());
@@ -155,8 +163,8 @@ impl Partition {
         let raft = seeded(&env, Box::pin(start)).await.map_err(|source| Error::Start(id.clone(), source))?;
 
         let (closing, closed) = watch::channel(false);
-        let leadership =
-            leadership::spawn(&env, raft.clone(), replica.clone(), timing, ticker, hands_over, closed.clone());
+        let times = leadership::Times { timing, ticker, restarted };
+        let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), times, hands_over, closed.clone());
         spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
         let proposer = Proposer::start(&env, raft.clone(), closing.subscribe());
@@ -174,6 +182,8 @@ impl Partition {
             admission,
             proposer,
             rooms,
+            lease,
+            restarted,
             leadership,
             closing,
         };

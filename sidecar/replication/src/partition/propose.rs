@@ -10,10 +10,12 @@ use coterie_store::log::Demand;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
 use openraft::impls::leader_id_adv::LeaderId;
+use tokio::sync::oneshot::error::RecvError;
 use tokio::time::Instant;
 
 use super::{Inner, Partition, left};
 use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Permit};
+use crate::proposer::Queued;
 use crate::types::{Proposal, Response, TypeConfig, Waiter, WriteResult};
 
 /// Why there is no answer to a proposal or a linearizable read.
@@ -47,6 +49,35 @@ impl Partition {
         self.propose_as(Demand::Growth, None, body, timeout).await
     }
 
+    /// Proposes commands, each as [`Partition::propose`] does, and waits for all of them. They are applied in their order,
+    /// mostly in one round; each has an answer of its own.
+    pub async fn propose_all(
+        &self,
+        bodies: Vec<Bytes>,
+        timeout: Duration,
+    ) -> Vec<Result<(Revision, Outcome), ProposeError>> {
+        if let Some(error) = self.not_leader() {
+            return bodies.iter().map(|_| Err(error.clone())).collect();
+        }
+        let queued: Vec<_> = bodies.into_iter().map(|body| self.queue(Demand::Growth, body)).collect();
+        let mut timer = std::pin::pin!(tokio::time::sleep(timeout));
+        let mut answers = Vec::with_capacity(queued.len());
+        for queued in queued {
+            answers.push(match queued {
+                Ok(mut queued) => {
+                    let answer = tokio::select! {
+                        biased;
+                        answer = &mut queued.answer => Some(answer),
+                        () = &mut timer => None,
+                    };
+                    self.settle(&queued, answer)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        answers
+    }
+
     /// As [`Partition::propose`], whatever the command is, also when the volume is too full for what applications write.
     pub async fn propose_from_reserve(
         &self,
@@ -75,22 +106,15 @@ impl Partition {
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
         let since = Instant::now();
-        // First of all: what this replica's volume takes is no matter while another one leads.
-        if !self.inner.raft.is_leader() && !self.shutting_down() {
-            let other = self.inner.leadership.borrow().leader.clone();
-            return Err(ProposeError::NotLeader(other.filter(|leader| *leader != self.inner.member)));
+        if let Some(error) = self.not_leader() {
+            return Err(error);
         }
-        let permit = self.admit(demand, &body)?;
         let Some(term) = term else {
-            let Some((place, answer)) = self.inner.proposer.queue(body, permit) else { return Err(shutting_down()) };
-            return match tokio::time::timeout(timeout, answer).await {
-                Ok(Ok(result)) => self.answer(result),
-                Ok(Err(_)) if place.withdraw() => Err(shutting_down()),
-                Ok(Err(_)) => Err(unknown("the replica stopped while the command was on its way")),
-                Err(_) if place.withdraw() => Err(not_proposed()),
-                Err(_) => Err(unknown("the command was proposed and not committed in time")),
-            };
+            let mut queued = self.queue(demand, body)?;
+            let answer = tokio::time::timeout(timeout, &mut queued.answer).await;
+            return self.settle(&queued, answer.ok());
         };
+        let permit = self.admit(demand, &body)?;
         let (waiter, answer) = Waiter::pair(permit);
         let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
         let leader = LeaderId { term, node_id: self.inner.node.0 };
@@ -103,8 +127,38 @@ impl Partition {
         }
         match tokio::time::timeout(left(since, timeout), answer).await {
             Ok(Ok(result)) => self.answer(result),
-            Ok(Err(_)) => Err(unknown("the replica stopped while the command was on its way")),
-            Err(_) => Err(unknown("the command was proposed and not committed in time")),
+            Ok(Err(_)) => Err(stopped()),
+            Err(_) => Err(not_committed()),
+        }
+    }
+
+    /// To be asked first of all: what this replica's volume takes is no matter while another one leads.
+    fn not_leader(&self) -> Option<ProposeError> {
+        if self.inner.raft.is_leader() || self.shutting_down() {
+            return None;
+        }
+        let other = self.inner.leadership.borrow().leader.clone();
+        Some(ProposeError::NotLeader(other.filter(|leader| *leader != self.inner.member)))
+    }
+
+    /// Queues a command for the next round.
+    fn queue(&self, demand: Demand, body: Bytes) -> Result<Queued, ProposeError> {
+        let permit = self.admit(demand, &body)?;
+        self.inner.proposer.queue(body, permit).ok_or_else(shutting_down)
+    }
+
+    /// What came of a queued command; `None` as its answer if it took too long.
+    fn settle(
+        &self,
+        queued: &Queued,
+        answer: Option<Result<WriteResult, RecvError>>,
+    ) -> Result<(Revision, Outcome), ProposeError> {
+        match answer {
+            Some(Ok(result)) => self.answer(result),
+            Some(Err(_)) if queued.withdraw() => Err(shutting_down()),
+            Some(Err(_)) => Err(stopped()),
+            None if queued.withdraw() => Err(not_proposed()),
+            None => Err(not_committed()),
         }
     }
 
@@ -217,6 +271,14 @@ impl Partition {
 
 fn shutting_down() -> ProposeError {
     ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down")
+}
+
+fn stopped() -> ProposeError {
+    unknown("the replica stopped while the command was on its way")
+}
+
+fn not_committed() -> ProposeError {
+    unknown("the command was proposed and not committed in time")
 }
 
 fn not_proposed() -> ProposeError {

@@ -324,6 +324,11 @@ impl Cluster {
         net.cut.extend(self.nodes().into_iter().map(|other| (node, other)));
     }
 
+    /// Cuts the link of two replicas.
+    pub fn cut_between(&self, one: u64, other: u64) {
+        self.net.lock().unwrap().cut.insert((one, other));
+    }
+
     pub fn heal(&self) {
         self.net.lock().unwrap().cut.clear();
     }

@@ -9,10 +9,11 @@ use coterie_core::{
 };
 use coterie_proto::v1;
 use coterie_proto::v1::group_event::Kind as Change;
+use coterie_replication::ReadKind;
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Caller, Ops, When, admit, answered_otherwise, is_stale};
+use super::{Caller, Ops, When, admit, answered_otherwise, read_kind};
 use crate::api::call::{Call, invalid};
 use crate::api::convert::{self, Freshness, Wire};
 use crate::api::feed::{self, Events, JoinFeed, Order, Shown};
@@ -54,9 +55,9 @@ impl Ops {
         caller: &Caller,
         request: &v1::GetGroupRequest,
     ) -> Result<v1::Group, Rejection> {
-        let stale = is_stale(request.consistency)?;
+        let kind = read_kind(request.consistency)?;
         let place = self.place(&request.group, &request.partition_group)?;
-        let (view, freshness) = self.read(&place, stale, caller.deadline).await?;
+        let (view, freshness) = self.read(&place, kind, caller.deadline).await?;
         Ok(convert::group(&view, place.partition.group.as_str(), freshness))
     }
 
@@ -92,7 +93,7 @@ impl Ops {
                 Some(request.if_config_revision).filter(|revision| *revision != 0).map(Revision);
             let partial = asked.release_timeout_ms.is_none() || asked.max_members.is_none();
             let present = if partial {
-                let (view, _) = self.read(&place, false, caller.deadline).await?;
+                let (view, _) = self.read(&place, ReadKind::Linearizable, caller.deadline).await?;
                 if_config_revision = if_config_revision.or(Some(view.config_revision));
                 view.config
             } else {
@@ -261,10 +262,11 @@ impl Ops {
         permit: OwnedSemaphorePermit,
         deadline: Deadline,
     ) -> Result<BoxStream<'static, v1::GroupEvent>, Rejection> {
-        let (view, freshness) = match self.read(place, false, self.half(deadline)).await {
-            Err(rejection) if matches!(rejection.code, ErrorCode::NoQuorum | ErrorCode::DeadlineExceeded) => {
-                self.read(place, true, deadline).await.map_err(|rejection| not_known_here(rejection, place))?
-            }
+        let (view, freshness) = match self.read(place, ReadKind::Linearizable, self.half(deadline)).await {
+            Err(rejection) if matches!(rejection.code, ErrorCode::NoQuorum | ErrorCode::DeadlineExceeded) => self
+                .read(place, ReadKind::Stale, deadline)
+                .await
+                .map_err(|rejection| not_known_here(rejection, place))?,
             read => read?,
         };
         let at = Some(place_of(&view));
@@ -293,7 +295,7 @@ impl Ops {
         let own = self.node().presences().list(&place.partition, &place.group);
         let mut response = self_response(&own, self.node().env().clock.monotonic_ms());
         if own.members.is_empty() && admit(&self.node().state().borrow(), When::Serving).is_ok() {
-            let known = self.read(&place, true, deadline).await;
+            let known = self.read(&place, ReadKind::Stale, deadline).await;
             response.term = known.map_or(0, |(view, _)| view.term.0);
         }
         Ok(response)
@@ -339,10 +341,19 @@ impl Ops {
         group_of(reply, place)
     }
 
-    async fn read(&self, place: &Place, stale: bool, deadline: Deadline) -> Result<(GroupView, Freshness), Rejection> {
+    async fn read(
+        &self,
+        place: &Place,
+        kind: ReadKind,
+        deadline: Deadline,
+    ) -> Result<(GroupView, Freshness), Rejection> {
         let query = Query::Group(place.group.clone());
-        let read = self.node().router().read(&place.partition, query, stale, deadline).await?;
-        let freshness = if stale { Freshness::Stale { stale_ms: read.stale_ms } } else { Freshness::Linearizable };
+        let read = self.node().router().read(&place.partition, query, kind, deadline).await?;
+        let freshness = match kind {
+            ReadKind::Linearizable => Freshness::Linearizable,
+            ReadKind::Leased => Freshness::Leased,
+            ReadKind::Stale => Freshness::Stale { stale_ms: read.stale_ms },
+        };
         match read.answer {
             Answer::Group(view) => Ok((*view, freshness)),
             _ => Err(answered_otherwise()),
@@ -350,7 +361,7 @@ impl Ops {
     }
 
     async fn read_all(&self, partition: PartitionId, deadline: Deadline) -> Result<Vec<v1::Group>, Rejection> {
-        let read = self.node().router().read(&partition, Query::Groups, false, deadline).await?;
+        let read = self.node().router().read(&partition, Query::Groups, ReadKind::Linearizable, deadline).await?;
         match read.answer {
             Answer::Groups(views) => {
                 let group = |view| convert::group(view, partition.group.as_str(), Freshness::Linearizable);

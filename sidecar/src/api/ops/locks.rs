@@ -7,7 +7,7 @@ use coterie_core::machine::validate;
 use coterie_core::{LockName, PrimitiveKind, Rejection, Token};
 use coterie_proto::v1;
 
-use super::{Caller, Home, Ops, When, answered_otherwise, is_stale};
+use super::{Caller, Home, Ops, When, answered_otherwise, read_kind};
 use crate::api::call::invalid;
 use crate::locks::{Ask, Hold};
 
@@ -125,9 +125,9 @@ impl Ops {
         home: &Home,
         request: &v1::GetLockRequest,
     ) -> Result<v1::Lock, Rejection> {
-        let stale = is_stale(request.consistency)?;
+        let kind = read_kind(request.consistency)?;
         let query = Query::Lock(home.lock());
-        let read = self.node().router().read(&home.partition, query, stale, caller.deadline).await?;
+        let read = self.node().router().read(&home.partition, query, kind, caller.deadline).await?;
         let Answer::Lock(view) = read.answer else { return Err(answered_otherwise()) };
         let LockView { name, holder, waiting, revision: _ } = *view;
         let (token, sidecar) = holder.map_or((0, String::new()), |holder| (holder.token.0, holder.sidecar.0));

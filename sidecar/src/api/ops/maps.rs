@@ -9,10 +9,11 @@ use coterie_core::machine::validate;
 use coterie_core::{ErrorCode, MapName, PrimitiveKind, Rejection, Revision};
 use coterie_proto::v1;
 use coterie_proto::v1::map_event::Kind;
+use coterie_replication::{Read, ReadKind};
 use futures_util::stream::BoxStream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Caller, Home, Ops, When, answered_otherwise, is_stale};
+use super::{Caller, Home, Ops, When, answered_otherwise, read_kind};
 use crate::api::call::invalid;
 use crate::api::convert;
 use crate::api::map_feed::MapFeed;
@@ -43,17 +44,9 @@ impl Ops {
         home: &Home,
         request: v1::PutRequest,
     ) -> Result<v1::PutResponse, Rejection> {
-        let v1::PutRequest { map: _, partition_group: _, key, value, if_revision, if_absent } = request;
-        let only = match (if_revision, if_absent) {
-            (revision, false) => if_revision_of(revision),
-            (0, true) => Condition::Absent,
-            (_, true) => return Err(invalid("if_absent", "excludes if_revision; send one of them")),
-        };
-        validate::key("key", &key)?;
-        validate::value(value.len())?;
+        let command = put_command(home, request)?;
         self.record(home, caller.deadline).await?;
-        let op = MapOp::Put { key: key.into(), value, only };
-        let (revision, previous_revision) = self.write_entry(caller, home, op).await?;
+        let (revision, previous_revision) = self.write_entry(caller, home, command).await?;
         Ok(v1::PutResponse { revision, previous_revision })
     }
 
@@ -65,26 +58,11 @@ impl Ops {
     ) -> Result<v1::GetEntryResponse, Rejection> {
         self.run("get_entry", headers, When::Serving, async |caller| {
             let home = self.home(PrimitiveKind::Map, &request.map, &request.partition_group)?;
-            self.get_now(&caller, &home, request).await
+            let (query, kind) = entry_query(&home, &request)?;
+            let read = self.node().router().read(&home.partition, query, kind, caller.deadline).await?;
+            entry_of(request.key, read)
         })
         .await
-    }
-
-    /// Reads one key of a map whose home is known.
-    pub(in crate::api) async fn get_now(
-        &self,
-        caller: &Caller,
-        home: &Home,
-        request: v1::GetEntryRequest,
-    ) -> Result<v1::GetEntryResponse, Rejection> {
-        let v1::GetEntryRequest { map: _, partition_group: _, key, consistency } = request;
-        let stale = is_stale(consistency)?;
-        validate::key("key", &key)?;
-        let query = Query::Entry { map: home.map(), key: key.as_str().into() };
-        let read = self.node().router().read(&home.partition, query, stale, caller.deadline).await?;
-        let Answer::Entry(entry) = read.answer else { return Err(answered_otherwise()) };
-        let entry = entry.map(|Entry { value, revision }| v1::Entry { key, value, revision: revision.0 });
-        Ok(v1::GetEntryResponse { entry, revision: read.revision.0, stale_ms: read.stale_ms })
     }
 
     /// Removes one key.
@@ -95,23 +73,11 @@ impl Ops {
     ) -> Result<v1::DeleteEntryResponse, Rejection> {
         self.run("delete_entry", headers, When::Serving, async |caller| {
             let home = self.home(PrimitiveKind::Map, &request.map, &request.partition_group)?;
-            self.delete_now(&caller, &home, request).await
+            let command = delete_command(&home, request)?;
+            let (revision, previous_revision) = self.write_entry(&caller, &home, command).await?;
+            Ok(v1::DeleteEntryResponse { revision, previous_revision })
         })
         .await
-    }
-
-    /// Removes one key of a map whose home is known.
-    pub(in crate::api) async fn delete_now(
-        &self,
-        caller: &Caller,
-        home: &Home,
-        request: v1::DeleteEntryRequest,
-    ) -> Result<v1::DeleteEntryResponse, Rejection> {
-        let v1::DeleteEntryRequest { map: _, partition_group: _, key, if_revision } = request;
-        validate::key("key", &key)?;
-        let op = MapOp::Delete { key: key.into(), only: if_revision_of(if_revision) };
-        let (revision, previous_revision) = self.write_entry(caller, home, op).await?;
-        Ok(v1::DeleteEntryResponse { revision, previous_revision })
     }
 
     /// Lists keys.
@@ -135,13 +101,13 @@ impl Ops {
         request: v1::ListEntriesRequest,
     ) -> Result<v1::ListEntriesResponse, Rejection> {
         let v1::ListEntriesRequest { map: _, partition_group: _, prefix, after, limit, consistency } = request;
-        let stale = is_stale(consistency)?;
+        let kind = read_kind(consistency)?;
         validate::prefix("prefix", &prefix)?;
         validate::prefix("after", &after)?;
         let limit = if limit == 0 { PAGE_ENTRIES_DEFAULT } else { limit };
         validate::page(limit)?;
         let query = Query::Entries { map: home.map(), prefix, after, limit };
-        let read = self.node().router().read(&home.partition, query, stale, caller.deadline).await?;
+        let read = self.node().router().read(&home.partition, query, kind, caller.deadline).await?;
         let Answer::Entries(page) = read.answer else { return Err(answered_otherwise()) };
         let entries = page.entries.iter().map(|(key, entry)| convert::entry(key, entry)).collect();
         Ok(v1::ListEntriesResponse { entries, more: page.more, revision: read.revision.0, stale_ms: read.stale_ms })
@@ -214,7 +180,10 @@ impl Ops {
         home: &Home,
     ) -> Result<(Watch, MapView, Option<SessionState>), Rejection> {
         let router = self.node().router();
-        let least = match router.read(&home.partition, Query::Revision, false, self.half(caller.deadline)).await {
+        let least = match router
+            .read(&home.partition, Query::Revision, ReadKind::Linearizable, self.half(caller.deadline))
+            .await
+        {
             Ok(read) => match read.answer {
                 Answer::Revision(revision) => revision,
                 _ => return Err(answered_otherwise()),
@@ -240,14 +209,53 @@ impl Ops {
         Err(Rejection::new(ErrorCode::NoQuorum, message))
     }
 
-    async fn write_entry(&self, caller: &Caller, home: &Home, op: MapOp) -> Result<(u64, u64), Rejection> {
-        let command = Command::Map { name: home.map(), op };
+    async fn write_entry(&self, caller: &Caller, home: &Home, command: Command) -> Result<(u64, u64), Rejection> {
         let router = self.node().router();
-        match router.write(caller.request, &home.partition, command, caller.deadline).await?.1 {
-            Reply::Written { revision, previous } => Ok((revision.0, previous.0)),
-            _ => Err(answered_otherwise()),
-        }
+        written(&router.write(caller.request, &home.partition, command, caller.deadline).await?.1)
     }
+}
+
+/// What a put asks of its partition.
+pub(in crate::api) fn put_command(home: &Home, request: v1::PutRequest) -> Result<Command, Rejection> {
+    let v1::PutRequest { map: _, partition_group: _, key, value, if_revision, if_absent } = request;
+    let only = match (if_revision, if_absent) {
+        (revision, false) => if_revision_of(revision),
+        (0, true) => Condition::Absent,
+        (_, true) => return Err(invalid("if_absent", "excludes if_revision; send one of them")),
+    };
+    validate::key("key", &key)?;
+    validate::value(value.len())?;
+    Ok(Command::Map { name: home.map(), op: MapOp::Put { key: key.into(), value, only } })
+}
+
+/// What a delete asks of its partition.
+pub(in crate::api) fn delete_command(home: &Home, request: v1::DeleteEntryRequest) -> Result<Command, Rejection> {
+    let v1::DeleteEntryRequest { map: _, partition_group: _, key, if_revision } = request;
+    validate::key("key", &key)?;
+    Ok(Command::Map { name: home.map(), op: MapOp::Delete { key: key.into(), only: if_revision_of(if_revision) } })
+}
+
+/// The revision that a write made, and the one that it replaced.
+pub(in crate::api) fn written(reply: &Reply) -> Result<(u64, u64), Rejection> {
+    match reply {
+        Reply::Written { revision, previous } => Ok((revision.0, previous.0)),
+        _ => Err(answered_otherwise()),
+    }
+}
+
+/// What a get asks of its partition.
+pub(in crate::api) fn entry_query(home: &Home, request: &v1::GetEntryRequest) -> Result<(Query, ReadKind), Rejection> {
+    let v1::GetEntryRequest { map: _, partition_group: _, key, consistency } = request;
+    let kind = read_kind(*consistency)?;
+    validate::key("key", key)?;
+    Ok((Query::Entry { map: home.map(), key: key.as_str().into() }, kind))
+}
+
+/// What a get is answered.
+pub(in crate::api) fn entry_of(key: String, read: Read) -> Result<v1::GetEntryResponse, Rejection> {
+    let Read { answer: Answer::Entry(entry), revision, stale_ms } = read else { return Err(answered_otherwise()) };
+    let entry = entry.map(|Entry { value, revision }| v1::Entry { key, value, revision: revision.0 });
+    Ok(v1::GetEntryResponse { entry, revision: revision.0, stale_ms })
 }
 
 /// The view that a watch begins with, and what it says of its connection before.
