@@ -61,6 +61,8 @@ pub const STREAM_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 pub const GROUP_OPERATIONS_MAX: usize = 256;
 /// Bytes of their values, passed by none of them unless it is alone.
 pub const GROUP_BYTES_MAX: usize = 256 * 1024;
+/// Events of one watch that are taken at once.
+pub const EVENTS_AT_ONCE: usize = 16;
 /// Operations of all streams that are under way.
 pub const OPERATIONS_MAX: usize = 8_192;
 /// Bytes of the values of all of these.

@@ -19,6 +19,7 @@ use coterie_env::Env;
 use coterie_proto::peer;
 use coterie_replication::{Partition, WatchItem, Watcher};
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::directory::Directory;
 use crate::limits;
@@ -166,6 +167,8 @@ pub struct Watch {
     /// What the next generation owes its watcher.
     remade: Remade,
     stale: bool,
+    /// When it is looked at next whether the view is stale.
+    look: Instant,
     round: usize,
     source: Source,
 }
@@ -189,7 +192,8 @@ impl Watch {
         after: Option<EventId>,
     ) -> Result<Self, Rejection> {
         let (generation, remade, source) = (None, Remade::No, Source::None);
-        let mut watch = Self { ways, partition, of, after, generation, remade, stale: false, round: 0, source };
+        let look = Instant::now();
+        let mut watch = Self { ways, partition, of, after, generation, remade, stale: false, look, round: 0, source };
         let until_ms = watch.now_ms() + coterie_core::limits::DEADLINE_MS_DEFAULT;
         loop {
             match watch.connect().await {
@@ -213,19 +217,26 @@ impl Watch {
                 self.remade = Remade::Resync;
                 return Some(Item::Remade(self.lineage()));
             }
-            let silent_ms = match &self.source {
-                Source::Local(partition, _) => Some(partition.silent_ms()),
-                Source::None => Some(u64::MAX),
-                Source::Remote(..) => None,
-            };
-            if let Some(item) = silent_ms.and_then(|silent_ms| self.staleness(silent_ms)) {
-                return Some(item);
+            // Now and then, not for each event: it asks what Raft knows.
+            if Instant::now() >= self.look {
+                self.look = Instant::now() + Duration::from_millis(limits::STALENESS_TICK_MS);
+                let silent_ms = match &self.source {
+                    Source::Local(partition, _) => Some(partition.silent_ms()),
+                    Source::None => Some(u64::MAX),
+                    Source::Remote(..) => None,
+                };
+                if let Some(item) = silent_ms.and_then(|silent_ms| self.staleness(silent_ms)) {
+                    return Some(item);
+                }
             }
-            let tick = tokio::time::sleep(Duration::from_millis(limits::STALENESS_TICK_MS));
+            let look = self.look;
             let item = match &mut self.source {
-                Source::Local(_, watcher) => tokio::select! {
-                    item = watcher.next() => item.map(item_of),
-                    () = tick => continue,
+                Source::Local(_, watcher) => match watcher.try_next() {
+                    Some(item) => item.map(item_of),
+                    None => tokio::select! {
+                        item = watcher.next() => item.map(item_of),
+                        () = tokio::time::sleep_until(look) => continue,
+                    },
                 },
                 Source::Remote(frames, parts) => match frames.message().await {
                     Ok(Some(frame)) => match command::decode::<Frame>("watch frame", &frame.frame) {
@@ -248,7 +259,7 @@ impl Watch {
                     Ok(None) | Err(_) => None,
                 },
                 Source::None => {
-                    tick.await;
+                    tokio::time::sleep_until(look).await;
                     match self.connect().await {
                         Ok(()) => {}
                         Err(rejection) if rejection.code == ErrorCode::GroupUnknown => {

@@ -222,7 +222,11 @@ impl Watcher {
         }
     }
 
-    /// What [`Watcher::next`] returns now; `None` if it has to wait.
+    /// What [`Watcher::next`] returns at once; `None` if it has to wait.
+    pub fn try_next(&mut self) -> Option<Option<WatchItem>> {
+        self.step()
+    }
+
     fn step(&self) -> Option<Option<WatchItem>> {
         let mut inner = self.queue.lock();
         if inner.lost {

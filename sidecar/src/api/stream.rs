@@ -21,19 +21,22 @@ use coterie_proto::v1;
 use coterie_proto::v1::operation::Request;
 use coterie_proto::v1::result::Response;
 use futures_util::future::BoxFuture;
-use futures_util::stream::{BoxStream, FuturesUnordered, Stream, StreamExt as _};
+use futures_util::stream::{BoxStream, FuturesUnordered, ReadyChunks, Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use super::call::{Call, invalid};
 use super::error;
 use super::ops::{Caller, Home, Ops, When};
-use crate::limits::{RESULTS_BYTES, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
+use crate::limits::{EVENTS_AT_ONCE, RESULTS_BYTES, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
 use crate::locks::Hold;
 
 mod together;
 
 use together::{Done, Ticket, Together};
+
+/// What a watch tells, as much at once as there is.
+type Events = ReadyChunks<BoxStream<'static, v1::MapEvent>>;
 
 /// What an operation that is under way has come to.
 enum Step {
@@ -45,8 +48,8 @@ enum Step {
     Held { id: u64, hold: Hold },
     /// It is done; a lock that the stream may hold was released.
     Released { id: u64, response: Response },
-    /// A watch goes on.
-    Watching { id: u64, event: Option<v1::MapEvent>, events: BoxStream<'static, v1::MapEvent> },
+    /// A watch goes on. Nothing was said yet when it begins.
+    Watching { id: u64, said: Option<Vec<v1::MapEvent>>, events: Events },
     /// A watch that had begun is over.
     Ended { id: u64 },
 }
@@ -106,7 +109,8 @@ pub struct Serving {
     cancels: BTreeMap<u64, CancellationToken>,
     holds: Vec<Hold>,
     homes: Homes,
-    ready: Vec<v1::Result>,
+    /// With about how many bytes each takes.
+    ready: VecDeque<(v1::Result, usize)>,
     ready_bytes: usize,
     stopped: BoxFuture<'static, ()>,
 }
@@ -126,7 +130,7 @@ impl Serving {
             cancels: BTreeMap::new(),
             holds: Vec::new(),
             homes: Homes::default(),
-            ready: Vec::new(),
+            ready: VecDeque::new(),
             ready_bytes: 0,
             stopped,
         }
@@ -279,7 +283,7 @@ impl Serving {
                     };
                     ops.count("watch_map", &opened);
                     match opened {
-                        Ok(events) => Step::Watching { id, event: None, events },
+                        Ok(events) => Step::Watching { id, said: None, events: events.ready_chunks(EVENTS_AT_ONCE) },
                         Err(rejection) => Step::Done { id, response: failure(&rejection), bytes },
                     }
                 }));
@@ -331,9 +335,9 @@ impl Serving {
                 self.holds.retain(Hold::lasts);
                 self.done(id, response, 0);
             }
-            Step::Watching { id, event, events } => {
-                match event {
-                    Some(event) => self.say(id, Response::Event(event)),
+            Step::Watching { id, said, events } => {
+                match said {
+                    Some(said) => said.into_iter().for_each(|event| self.say(id, Response::Event(event))),
                     // It has begun: from now on it does not count.
                     None => self.window -= 1,
                 }
@@ -362,14 +366,21 @@ impl Serving {
     }
 
     fn say(&mut self, id: u64, response: Response) {
-        self.ready_bytes += weight(&response);
-        self.ready.push(v1::Result { id, response: Some(response) });
+        let bytes = weight(&response);
+        self.ready_bytes += bytes;
+        self.ready.push_back((v1::Result { id, response: Some(response) }, bytes));
     }
 
-    /// What is ready, if anything is.
+    /// What is ready, if anything is, and fits a message.
     fn batch(&mut self) -> Option<v1::ResultBatch> {
-        self.ready_bytes = 0;
-        let results = std::mem::take(&mut self.ready);
+        let (mut results, mut taken) = (Vec::with_capacity(self.ready.len()), 0);
+        while taken < RESULTS_BYTES
+            && let Some((result, bytes)) = self.ready.pop_front()
+        {
+            taken += bytes;
+            results.push(result);
+        }
+        self.ready_bytes -= taken;
         (!results.is_empty()).then_some(v1::ResultBatch { results })
     }
 }
@@ -405,6 +416,7 @@ impl Stream for Serving {
                 return Poll::Ready(Some(Ok(batch)));
             }
             let over = this.incoming.is_none() && this.backlog.is_empty() && this.running.is_empty();
+            debug_assert!(this.ready.is_empty(), "what is ready has gone out");
             return if over { Poll::Ready(None) } else { Poll::Pending };
         }
     }
@@ -425,10 +437,10 @@ async fn acquire(ops: Ops, caller: Caller, home: Arc<Home>, id: u64, asked: v1::
     }
 }
 
-async fn next_event(id: u64, mut events: BoxStream<'static, v1::MapEvent>, cancel: CancellationToken) -> Step {
+async fn next_event(id: u64, mut events: Events, cancel: CancellationToken) -> Step {
     tokio::select! {
-        event = events.next() => match event {
-            Some(event) => Step::Watching { id, event: Some(event), events },
+        said = events.next() => match said {
+            Some(said) => Step::Watching { id, said: Some(said), events },
             None => Step::Ended { id },
         },
         () = cancel.cancelled_owned() => Step::Ended { id },
