@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use coterie_core::command::{Command, EventKind, LockEvent, LockOp, Placed, Reply, Standing, View};
 use coterie_core::limits::DEADLINE_MS_DEFAULT;
-use coterie_core::machine::lock;
+use coterie_core::machine::{Machine, lock};
 use coterie_core::{ErrorCode, EventId, LockName, PartitionId, Rejection, RequestId, Revision, Token};
 use coterie_env::Env;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +56,8 @@ struct Held {
     /// How many [`Hold`]s there are: a request that is sent again gives the same place.
     holds: usize,
     session: Session,
+    /// When it was asked for, or last asked about: it was there then.
+    revision: Revision,
     lease: Option<Arc<Lease>>,
 }
 
@@ -76,7 +78,7 @@ pub struct Ask {
     pub wait_ms: u64,
     /// The request (D11).
     pub request: RequestId,
-    /// When the answer is wanted.
+    /// By when the place in the queue is to be had; waiting in it comes on top.
     pub deadline: Deadline,
 }
 
@@ -150,9 +152,7 @@ impl Locks {
     /// was given up; whatever the partition answers.
     pub async fn acquire(&self, ask: Ask) -> Result<Hold, Rejection> {
         let inner = &self.0;
-        let wait_ms =
-            ask.wait_ms.min(u64::try_from(ask.deadline.remaining(&inner.env).as_millis()).unwrap_or(u64::MAX));
-        let until = Deadline::after_ms(&inner.env, wait_ms);
+        let until = Deadline::after_ms(&inner.env, ask.wait_ms);
         let mut bound = false;
         loop {
             let session = inner.sessions.hold(&ask.partition, ask.deadline).await?;
@@ -216,7 +216,7 @@ impl Locks {
     fn hold(&self, ask: &Ask, session: Session, revision: Revision, token: Token) -> Hold {
         let key = Key { partition: ask.partition.clone(), lock: ask.lock.clone(), token };
         let mut held = self.held();
-        held.entry(key.clone()).or_insert(Held { holds: 0, session, lease: None }).holds += 1;
+        held.entry(key.clone()).or_insert(Held { holds: 0, session, revision, lease: None }).holds += 1;
         Hold { locks: self.clone(), key, revision }
     }
 
@@ -279,19 +279,33 @@ impl Locks {
         }
     }
 
-    /// Extends the lease of a holder. Gives how long nobody else is granted the lock, in milliseconds; 0: as long as the
-    /// stream that holds it.
+    /// How long nobody else is granted what is held, unless it is given back before. In milliseconds.
+    pub fn vouched_ms(&self, hold: &Hold) -> u64 {
+        let now_ms = self.0.env.clock.monotonic_ms();
+        self.held().get(&hold.key).map_or(0, |entry| vouched_ms(&entry.session, u64::MAX, now_ms))
+    }
+
+    /// Extends the lease of a holder, if it has one. Gives how long nobody else is granted the lock, in milliseconds;
+    /// what a stream holds is given back earlier when that ends.
     ///
     /// # Errors
-    /// `token_unknown` if this sidecar holds no such lock: the lease ran out, the session was lost, or the sidecar was
-    /// restarted.
+    /// `token_unknown` if this sidecar holds no such lock: the lease ran out, the session was lost, the sidecar was
+    /// restarted, or its replica has seen that the lock was given back through another one.
     pub fn renew(&self, partition: &PartitionId, lock: &LockName, token: Token) -> Result<u64, Rejection> {
         let key = Key { partition: partition.clone(), lock: lock.clone(), token };
         let now_ms = self.0.env.clock.monotonic_ms();
+        let revision = self.held().get(&key).map(|held| held.revision).ok_or_else(|| lock::unknown(lock, token))?;
+        // Whoever has the token may have given it back elsewhere.
+        let is_gone =
+            |machine: &Machine| machine.revision() >= revision && machine.standing(lock, token) == Standing::Gone;
+        if self.0.router.seen(partition, is_gone) == Some(true) {
+            self.forget(&key);
+            return Err(lock::unknown(lock, token));
+        }
         let held = self.held();
         let lost = |held: &&Held| held.session.status().borrow().state == SessionState::Lost;
         let entry = held.get(&key).filter(|held| !lost(held)).ok_or_else(|| lock::unknown(lock, token))?;
-        let Some(lease) = &entry.lease else { return Ok(0) };
+        let Some(lease) = &entry.lease else { return Ok(vouched_ms(&entry.session, u64::MAX, now_ms)) };
         if lease.until_ms.load(Ordering::Relaxed) <= now_ms {
             return Err(lock::unknown(lock, token));
         }

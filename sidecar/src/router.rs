@@ -233,15 +233,20 @@ impl Router {
         if lineage.is_some_and(|lineage| lineage != present) {
             return Ok(None);
         }
-        let local = self.0.partitions.get(partition);
-        let local = local.filter(|local| self.0.directory.generation(partition) == Some(local.generation()));
-        if local.is_some_and(|local| local.with_machine(Machine::revision) >= after.revision) {
+        if self.seen(partition, Machine::revision).is_some_and(|revision| revision >= after.revision) {
             return Ok(Some(after));
         }
         match self.read(partition, Query::Revision, ReadKind::Linearizable, deadline).await?.answer {
             Answer::Revision(revision) => Ok(Some(after).filter(|after| after.revision <= revision)),
             _ => Err(Rejection::new(ErrorCode::Internal, "a question was answered with something else")),
         }
+    }
+
+    /// What the replica here has come to; `None` if there is none of the partition's present life.
+    pub fn seen<T>(&self, partition: &PartitionId, look: impl FnOnce(&Machine) -> T) -> Option<T> {
+        let local = self.0.partitions.get(partition);
+        let local = local.filter(|local| self.0.directory.generation(partition) == Some(local.generation()));
+        local.map(|local| local.with_machine(look))
     }
 
     /// Watches a primitive. See [`Watch`].

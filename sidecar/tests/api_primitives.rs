@@ -435,6 +435,26 @@ async fn a_lock_that_a_stream_holds_goes_on_when_the_stream_ends() {
     assert_eq!(failed(second.call(4, Request::ReleaseLock(release("l", next))).await), "token_unknown");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_is_told_how_long_it_surely_holds_a_lock_and_waits_for_one_beyond_the_time_of_a_request() {
+    let sidecar = start().await;
+    let (mut first, mut second) = (Operations::open(&sidecar).await, Operations::open(&sidecar).await);
+    let Response::Acquire(held) = first.call(1, Request::Acquire(acquire("l", 0, 0))).await else { panic!("no lock") };
+    assert!((1..=5_000).contains(&held.ttl_ms), "no longer than the session: {}", held.ttl_ms);
+    let renew = |token| v1::RenewLockRequest { lock: "l".to_owned(), token, ..v1::RenewLockRequest::default() };
+    let Response::RenewLock(renewed) = first.call(2, Request::RenewLock(renew(held.token))).await else { panic!() };
+    assert!((1..=5_000).contains(&renewed.ttl_ms), "{}", renewed.ttl_ms);
+
+    let asked = Some(Request::Acquire(acquire("l", 30_000, 0)));
+    let operations = vec![v1::Operation { id: 1, timeout_ms: 200, request: asked, ..v1::Operation::default() }];
+    second.sender.send(v1::OperationBatch { operations }).await.unwrap();
+    let begun = std::time::Instant::now();
+    until_lock(&sidecar, "l", |lock| lock.waiting == 1 && begun.elapsed() > Duration::from_millis(400)).await;
+    first.call(3, Request::ReleaseLock(release("l", held.token))).await;
+    assert!(acquired(second.next(1).await) > held.token);
+    assert_eq!(failed(first.call(4, Request::RenewLock(renew(held.token))).await), "token_unknown");
+}
+
 /// One request over HTTP/1.1: the head and the body of its answer.
 async fn http(sidecar: &Sidecar, method: &str, path: &str, body: &[u8]) -> (String, Vec<u8>) {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", sidecar.port)).await.unwrap();

@@ -30,6 +30,9 @@ pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const LOCKS_MAX: usize = 100_000;
 /// Who waits for one lock: a view of the queue stays small.
 pub const LOCK_WAITERS_MAX: usize = 1_000;
+/// The longest wait for a lock over a stream of operations, in milliseconds: a place that nobody wants any more does not
+/// stay for ever. A single call waits no longer than its deadline.
+pub const LOCK_WAIT_MS_MAX: u64 = 3_600_000;
 /// Sessions of one partition: one per sidecar that uses it.
 pub const SESSIONS_MAX: usize = 100_000;
 /// Primitives of one cluster: the directory is held by every member.

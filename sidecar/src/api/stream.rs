@@ -328,8 +328,9 @@ impl Serving {
             }
             Step::Held { id, hold } => {
                 let (token, revision) = (hold.token().0, hold.revision().0);
+                let ttl_ms = self.ops.node().locks().vouched_ms(&hold);
                 self.holds.push(hold);
-                self.done(id, Response::Acquire(v1::AcquireResponse { token, ttl_ms: 0, revision }), 0);
+                self.done(id, Response::Acquire(v1::AcquireResponse { token, ttl_ms, revision }), 0);
             }
             Step::Released { id, response } => {
                 self.holds.retain(Hold::lasts);

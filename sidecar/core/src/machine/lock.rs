@@ -126,7 +126,7 @@ impl Machine {
     }
 
     /// What a place is now.
-    pub(super) fn standing(&self, name: &LockName, token: Token) -> Standing {
+    pub fn standing(&self, name: &LockName, token: Token) -> Standing {
         let Some(lock) = self.locks.get(name) else { return Standing::Gone };
         match lock.queue.iter().position(|place| place.token == token) {
             Some(0) => Standing::Holds,

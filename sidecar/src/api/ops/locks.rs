@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use coterie_core::command::{Answer, LockView, Query};
-use coterie_core::limits::SESSION_TTL_MS_DEFAULT;
+use coterie_core::limits::{LOCK_WAIT_MS_MAX, SESSION_TTL_MS_DEFAULT};
 use coterie_core::machine::validate;
 use coterie_core::{LockName, PrimitiveKind, Rejection, Token};
 use coterie_proto::v1;
@@ -26,8 +26,11 @@ impl Ops {
     ) -> Result<v1::AcquireResponse, Rejection> {
         self.run("acquire", headers, When::Joining, async |caller| {
             let ttl_ms = if request.ttl_ms == 0 { SESSION_TTL_MS_DEFAULT } else { request.ttl_ms };
+            // Whoever made this one call is gone with its deadline.
+            let left = caller.deadline.remaining(self.node().env()).as_millis();
+            let wait_ms = request.wait_ms.min(u64::try_from(left).unwrap_or(u64::MAX));
             let home = self.home(PrimitiveKind::Lock, &request.lock, &request.partition_group)?;
-            self.lease_now(&caller, &home, v1::AcquireRequest { ttl_ms, ..request }).await
+            self.lease_now(&caller, &home, v1::AcquireRequest { ttl_ms, wait_ms, ..request }).await
         })
         .await
     }
@@ -56,6 +59,7 @@ impl Ops {
         self.record(home, caller.deadline).await?;
         let (partition, lock) = (home.partition.clone(), home.lock());
         let (request, deadline) = (caller.request, caller.deadline);
+        let wait_ms = wait_ms.min(LOCK_WAIT_MS_MAX);
         self.node().locks().acquire(Ask { partition, lock, wait_ms, request, deadline }).await
     }
 
