@@ -2,15 +2,20 @@
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use coterie_proto::v1;
+use coterie_proto::v1::maps_client::MapsClient;
+use coterie_proto::v1::operations_client::OperationsClient;
 use tonic::transport::{Channel, Endpoint};
 use uuid::Uuid;
 
 use crate::error::{Error, Kind};
 use crate::group::Group;
+use crate::lock::Lock;
+use crate::map::Map;
+use crate::operations::Operations;
 use crate::types::GroupInfo;
 
 /// Where the sidecar of this pod listens when nothing else is said.
@@ -20,6 +25,13 @@ const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7300";
 const SILENCE: Duration = Duration::from_secs(10);
 /// A listing of the largest group stays below this.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// What one stream may send unread: a watcher that is slow leaves the rest of its events at the sidecar.
+const STREAM_WINDOW_BYTES: u32 = 128 * 1024;
+/// What the whole connection may send unread: more than all streams that a sidecar takes (10,000), so that none that is not
+/// read keeps another from going on. This is the largest window that HTTP/2 has (RFC 9113, section 6.9.1).
+const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+const _: () = assert!(10_000 * (STREAM_WINDOW_BYTES as u64) < CONNECTION_WINDOW_BYTES as u64);
 
 /// The identity of one write (D11): a retry with the same one is applied once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,6 +75,8 @@ pub struct Client {
     channel: Channel,
     endpoint: Arc<str>,
     options: Arc<ClientOptions>,
+    /// Opened at first use.
+    operations: Arc<OnceLock<Operations>>,
 }
 
 impl Client {
@@ -80,6 +94,8 @@ impl Client {
                 .map_err(|error| invalid(error.to_string()))?
                 .connect_timeout(options.timeout)
                 .tcp_nodelay(true)
+                .initial_stream_window_size(STREAM_WINDOW_BYTES)
+                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
                 .http2_keep_alive_interval(SILENCE)
                 .keep_alive_timeout(SILENCE)
                 .keep_alive_while_idle(true))
@@ -95,7 +111,7 @@ impl Client {
         } else {
             return Err(invalid("it begins with neither http:// nor unix:".to_owned()));
         };
-        Ok(Self { channel, endpoint: endpoint.into(), options: Arc::new(options) })
+        Ok(Self { channel, endpoint: endpoint.into(), options: Arc::new(options), operations: Arc::default() })
     }
 
     /// A client of this pod's sidecar: `COTERIE_SOCKET` (a path) if set, else `COTERIE_ENDPOINT`, else
@@ -113,6 +129,17 @@ impl Client {
     /// of one name are the same replicated group (S1).
     pub fn group(&self, name: impl Into<String>) -> Group {
         Group::new(self.clone(), name.into())
+    }
+
+    /// A handle of the map of this name, in the default partition group (D15). Asks nothing of the cluster: the first put
+    /// makes the map.
+    pub fn map(&self, name: impl Into<String>) -> Map {
+        Map::new(self.clone(), name.into())
+    }
+
+    /// A handle of the lock of this name, in the default partition group (D15). Asks nothing of the cluster.
+    pub fn lock(&self, name: impl Into<String>) -> Lock {
+        Lock::new(self.clone(), name.into())
     }
 
     /// All groups of the default partition group, by name.
@@ -147,6 +174,18 @@ impl Client {
 
     pub(crate) fn wire(&self) -> v1::groups_client::GroupsClient<Channel> {
         v1::groups_client::GroupsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    pub(crate) fn maps(&self) -> MapsClient<Channel> {
+        MapsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX)
+    }
+
+    /// The stream that maps and locks share.
+    pub(crate) fn operations(&self) -> &Operations {
+        self.operations.get_or_init(|| {
+            let wire = OperationsClient::new(self.channel.clone()).max_decoding_message_size(ANSWER_BYTES_MAX);
+            Operations::start(wire, self.endpoint.clone(), self.options.id, self.options.timeout)
+        })
     }
 
     pub(crate) fn error(&self, status: &tonic::Status, kind: Kind) -> Error {
@@ -187,6 +226,18 @@ impl Client {
         F: Future<Output = Result<tonic::Response<A>, tonic::Status>>,
     {
         self.send(call, self.open_request(message, Some(request)), Kind::Write(request)).await
+    }
+
+    /// Waits until a stream is open.
+    pub(crate) async fn open<A>(
+        &self,
+        opening: impl Future<Output = Result<tonic::Response<tonic::Streaming<A>>, tonic::Status>>,
+    ) -> Result<tonic::Streaming<A>, Error> {
+        match tokio::time::timeout(self.options.timeout, opening).await {
+            Ok(Ok(stream)) => Ok(stream.into_inner()),
+            Ok(Err(status)) => Err(self.error(&status, Kind::Read)),
+            Err(_) => Err(Error::not_in_time(Kind::Read)),
+        }
     }
 
     async fn send<Q, A, F>(

@@ -26,8 +26,9 @@ pub enum Error {
     /// The sidecar or the cluster refused; nothing was applied.
     #[error("{}: {}", .0.code, .0.message)]
     Refused(Refusal),
-    /// A write was sent and its fate is not known: it may have been applied, now or later. Repeat it through
-    /// [`crate::Group::with_request`] with the same id, and it is applied once (D11).
+    /// A write was sent and its fate is not known: it may have been applied, now or later. Repeat it with the same id,
+    /// through `with_request` of its handle ([`crate::Group`], [`crate::Map`], [`crate::Lock`]), and it is applied once
+    /// (D11). Writes to maps and locks were repeated so already, until the deadline.
     #[error("the outcome is not known: {message}")]
     Unknown {
         /// The id to repeat it with.
@@ -77,6 +78,16 @@ pub enum Retry {
     Never,
 }
 
+impl Retry {
+    pub(crate) fn from_word(word: &str) -> Self {
+        match word {
+            "now" => Self::Now,
+            "later" => Self::Later,
+            _ => Self::Never,
+        }
+    }
+}
+
 /// What is known of the fate of a request that ended without the sidecar's word.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
@@ -121,11 +132,7 @@ impl Error {
             (Some(code), _) => Self::Refused(Refusal {
                 code: code.to_owned(),
                 message,
-                retry: match word("coterie-retry") {
-                    Some("now") => Retry::Now,
-                    Some("later") => Retry::Later,
-                    _ => Retry::Never,
-                },
+                retry: Retry::from_word(word("coterie-retry").unwrap_or_default()),
             }),
             (None, _) if never_connected(status) => {
                 Self::Unreachable { endpoint: endpoint.to_owned(), reason: deepest(status) }

@@ -3,21 +3,16 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use coterie_proto::v1;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
+use tonic::Streaming;
 
-use crate::error::{Error, Kind, Retry};
+use crate::error::{Error, Kind};
 use crate::group::Group;
+use crate::resume::{self, Meaning, Received, Source};
 use crate::types::{Event, EventKind, GroupInfo, LeaveReason, MemberId, MemberInfo, SessionState, Term};
-
-/// Events that wait for a slow reader; beyond that the sidecar keeps them, and in the end says resync.
-const QUEUE: usize = 64;
-const BACKOFF_MIN: Duration = Duration::from_millis(20);
-const BACKOFF_MAX: Duration = Duration::from_secs(1);
 
 /// Changes of one group, in order. Also a [`Stream`].
 ///
@@ -25,15 +20,14 @@ const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// after the last event that it gave. It ends after [`EventKind::Deleted`], and after an error that waiting cannot cure.
 #[derive(Debug)]
 pub struct Watch {
-    events: mpsc::Receiver<Result<Event, Error>>,
+    events: Received<Event>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Watch {
     pub(crate) fn start(group: Group, after: String) -> Self {
-        let (sender, events) = mpsc::channel(QUEUE);
-        let pump = Pump { group, last: after, session: SessionState::Live, sender };
-        Self { events, _task: AbortOnDropHandle::new(tokio::spawn(pump.run())) }
+        let (events, task) = resume::start(Changes(group), after);
+        Self { events, _task: task }
     }
 
     /// The next change; `None` at the end. Cancel safe.
@@ -50,98 +44,39 @@ impl Stream for Watch {
     }
 }
 
-/// Why a stretch of the watch ended.
-enum Ended {
-    /// Nobody listens, or the group is gone.
-    Done,
-    /// The connection broke; it may be opened again.
-    Broken,
-}
+/// The changes of one group.
+struct Changes(Group);
 
-struct Pump {
-    group: Group,
-    last: String,
-    session: SessionState,
-    sender: mpsc::Sender<Result<Event, Error>>,
-}
+impl Source for Changes {
+    type Wire = v1::GroupEvent;
+    type Event = Event;
 
-impl Pump {
-    async fn run(mut self) {
-        let mut backoff = BACKOFF_MIN;
-        loop {
-            let before = self.last.clone();
-            match self.stretch().await {
-                Ok(Ended::Done) => return,
-                Err(error) if error.retry() == Retry::Never => {
-                    // A closed channel means that nobody wants to know.
-                    let _ = self.sender.send(Err(error)).await;
-                    return;
-                }
-                Ok(Ended::Broken) | Err(_) => {}
-            }
-            if self.last != before {
-                backoff = BACKOFF_MIN;
-            }
-            if !self.connection(SessionState::Suspended).await {
-                return;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(backoff) => backoff = (backoff * 2).min(BACKOFF_MAX),
-                () = self.sender.closed() => return,
-            }
-        }
-    }
-
-    /// One connection: from opening it until it breaks.
-    async fn stretch(&mut self) -> Result<Ended, Error> {
-        let (group, partition_group) = self.group.address();
-        let message = v1::WatchRequest { group, partition_group, after: self.last.clone() };
-        let client = self.group.client();
+    async fn open(&self, after: String) -> Result<Streaming<v1::GroupEvent>, Error> {
+        let (group, partition_group) = self.0.address();
+        let message = v1::WatchRequest { group, partition_group, after };
+        let client = self.0.client();
         let mut wire = client.wire();
-        let opening = wire.watch(client.open_request(message, None));
-        let mut stream = match tokio::time::timeout(client.options().timeout, opening).await {
-            Ok(Ok(stream)) => stream.into_inner(),
-            Ok(Err(status)) => return Err(client.error(&status, Kind::Read)),
-            Err(_) => return Err(Error::not_in_time(Kind::Read)),
-        };
-        loop {
-            let event = tokio::select! {
-                () = self.sender.closed() => return Ok(Ended::Done),
-                event = stream.message() => match event {
-                    Ok(Some(event)) => Event::try_from(event)?,
-                    Ok(None) => return Ok(Ended::Broken),
-                    Err(status) => return Err(self.group.client().error(&status, Kind::Read)),
-                },
-            };
-            if !self.deliver(event).await {
-                return Ok(Ended::Done);
-            }
+        client.open(wire.watch(client.open_request(message, None))).await
+    }
+
+    fn read(&mut self, event: v1::GroupEvent) -> Result<Event, Error> {
+        event.try_into()
+    }
+
+    fn broken(&self, status: &tonic::Status) -> Error {
+        self.0.client().error(status, Kind::Read)
+    }
+
+    fn meaning(event: &Event) -> Meaning<'_> {
+        match event.kind {
+            EventKind::Connection(state) => Meaning::Connection(state),
+            EventKind::Deleted => Meaning::End,
+            _ => Meaning::Change(&event.id),
         }
     }
 
-    /// Hands one event over; false when the watch is over.
-    async fn deliver(&mut self, event: Event) -> bool {
-        if let EventKind::Connection(state) = event.kind {
-            return self.connection(state).await;
-        }
-        if !self.connection(SessionState::Live).await {
-            return false;
-        }
-        if !event.id.is_empty() {
-            self.last.clone_from(&event.id);
-        }
-        let deleted = event.kind == EventKind::Deleted;
-        self.sender.send(Ok(event)).await.is_ok() && !deleted
-    }
-
-    /// Says how the connection is, if that is news; false when nobody listens.
-    async fn connection(&mut self, state: SessionState) -> bool {
-        if self.session == state {
-            return true;
-        }
-        self.session = state;
-        let event = Event { id: String::new(), revision: 0, kind: EventKind::Connection(state) };
-        self.sender.send(Ok(event)).await.is_ok()
+    fn connection(state: SessionState) -> Event {
+        Event { id: String::new(), revision: 0, kind: EventKind::Connection(state) }
     }
 }
 
@@ -310,7 +245,7 @@ mod tests {
 
     /// What a listener tells of these changes.
     async fn told<T: Unpin>(kinds: &[EventKind], listen: impl FnOnce(Watch) -> Listener<T>) -> Vec<T> {
-        let (sender, events) = mpsc::channel(QUEUE);
+        let (sender, events) = tokio::sync::mpsc::channel(64);
         for kind in kinds {
             let event = Event { id: String::new(), revision: 0, kind: kind.clone() };
             sender.send(Ok(event)).await.expect("the listener has the other end");

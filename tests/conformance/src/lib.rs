@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `tests/wires` | what every application sees, twice: over gRPC and over HTTP, in one cluster that all tests share |
 //! | `tests/handles.rs` | numbers about handles and listeners, in the Rust SDK (D21) |
+//! | `tests/sdk` | maps and locks in the Rust SDK |
 //! | `tests/config.rs` | the file form and its rules, through `coterie-sidecar check` |
 //! | `tests/partition_groups.rs`, `tests/failures.rs`, `tests/presence.rs` | what needs members to be killed: a cluster for each test |
 //! | `tests/directories.rs` | wiped, rolled-back and copied data directories |
@@ -16,7 +17,7 @@ pub mod table;
 pub mod wire;
 
 pub use harness::{eventually, name, run, shared};
-pub use wire::{Events, Failure, Grpc, Http, Wire};
+pub use wire::{Events, Failure, Grpc, Http, Primitives, Wire};
 
 /// Runs each test over gRPC and over HTTP.
 #[macro_export]

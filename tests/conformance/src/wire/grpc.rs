@@ -15,10 +15,10 @@ use super::{Answer, Events, Failure, Held, If, Joining, Said, Wire};
 /// gRPC.
 #[derive(Clone, Debug)]
 pub struct Grpc {
-    channel: Channel,
+    pub(super) channel: Channel,
     identity: Option<(Uuid, Uuid)>,
     deadline: Duration,
-    partition_group: String,
+    pub(super) partition_group: String,
 }
 
 impl Grpc {
@@ -26,7 +26,7 @@ impl Grpc {
         GroupsClient::new(self.channel.clone()).max_decoding_message_size(64 << 20).max_encoding_message_size(256 << 20)
     }
 
-    fn open<T>(&self, message: T) -> Request<T> {
+    pub(super) fn open<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         if let Some((client, id)) = self.identity {
             let mut put = |key: &'static str, id: Uuid| {
@@ -38,7 +38,7 @@ impl Grpc {
         request
     }
 
-    fn call<T>(&self, message: T) -> Request<T> {
+    pub(super) fn call<T>(&self, message: T) -> Request<T> {
         let mut request = self.open(message);
         let deadline = self.deadline.as_millis().to_string().parse().expect("digits are ASCII");
         request.metadata_mut().insert("coterie-timeout-ms", deadline);
@@ -46,7 +46,7 @@ impl Grpc {
     }
 }
 
-fn failure(status: Status) -> Failure {
+pub(super) fn failure(status: Status) -> Failure {
     let word =
         |key: &str| status.metadata().get(key).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let mut message = status.message().to_owned();
@@ -63,7 +63,7 @@ fn failure(status: Status) -> Failure {
     }
 }
 
-fn pump<T, R>(mut stream: Streaming<T>, mut take: impl FnMut(T) -> R + Send + 'static) -> Events<R>
+pub(super) fn pump<T, R>(mut stream: Streaming<T>, mut take: impl FnMut(T) -> R + Send + 'static) -> Events<R>
 where
     T: Send + 'static,
     R: Send + std::fmt::Debug + 'static,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use coterie_proto::v1;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub struct Http {
 const SLACK: Duration = Duration::from_secs(2);
 
 impl Http {
-    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let separator = if path.contains('?') { '&' } else { '?' };
         let place = match self.partition_group.as_str() {
             "" => String::new(),
@@ -39,7 +40,7 @@ impl Http {
         request
     }
 
-    async fn call(&self, request: RequestBuilder) -> Answer<Value> {
+    pub(super) async fn call(&self, request: RequestBuilder) -> Answer<Value> {
         let request = request.header("coterie-timeout-ms", self.deadline.as_millis().to_string());
         let response = checked(request.timeout(self.deadline + SLACK).send().await).await?;
         let text = response.text().await.map_err(broken)?;
@@ -49,7 +50,16 @@ impl Http {
         Ok(serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in {text}")))
     }
 
-    async fn stream(&self, request: RequestBuilder) -> Answer<Events<(String, String, Value)>> {
+    /// The body as it is, and its revision.
+    pub(super) async fn bytes(&self, request: RequestBuilder) -> Answer<(u64, Bytes)> {
+        let request = request.header("coterie-timeout-ms", self.deadline.as_millis().to_string());
+        let response = checked(request.timeout(self.deadline + SLACK).send().await).await?;
+        let revision = response.headers().get("coterie-revision").and_then(|value| value.to_str().ok());
+        let revision = revision.and_then(|text| text.parse().ok()).expect("a value comes with its revision");
+        Ok((revision, response.bytes().await.map_err(broken)?))
+    }
+
+    pub(super) async fn stream(&self, request: RequestBuilder) -> Answer<Events<(String, String, Value)>> {
         let request = request.header("accept", "text/event-stream");
         let mut response = checked(request.send().await).await?;
         let kind = response.headers().get("content-type").and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -104,7 +114,7 @@ fn broken(error: reqwest::Error) -> Failure {
 }
 
 /// Items of `events` in another form.
-fn map<R: std::fmt::Debug + Send + 'static>(
+pub(super) fn map<R: std::fmt::Debug + Send + 'static>(
     events: Events<(String, String, Value)>,
     mut take: impl FnMut(&str, &str, &Value) -> R + Send + 'static,
 ) -> Events<R> {
@@ -241,7 +251,7 @@ impl Wire for Http {
 }
 
 /// A name as one segment of a path (RFC 3986, section 2.1).
-fn segment(name: &str) -> String {
+pub(super) fn segment(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     name.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

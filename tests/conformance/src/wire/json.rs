@@ -8,25 +8,25 @@ use serde_json::{Value, json};
 
 use super::{Change, Said};
 
-fn field<'a>(value: &'a Value, key: &str) -> &'a Value {
+pub(super) fn field<'a>(value: &'a Value, key: &str) -> &'a Value {
     value.get(key).unwrap_or_else(|| panic!("no {key:?} in {value}"))
 }
 
-fn number(value: &Value, key: &str) -> u64 {
+pub(super) fn number(value: &Value, key: &str) -> u64 {
     let field = field(value, key);
     let text = field.as_str().unwrap_or_else(|| panic!("{key:?} is no decimal string in {value}"));
     text.parse().unwrap_or_else(|_| panic!("{key:?} is no decimal string in {value}"))
 }
 
-fn text(value: &Value, key: &str) -> String {
+pub(super) fn text(value: &Value, key: &str) -> String {
     field(value, key).as_str().unwrap_or_else(|| panic!("{key:?} is no string in {value}")).to_owned()
 }
 
-fn flag(value: &Value, key: &str) -> bool {
+pub(super) fn flag(value: &Value, key: &str) -> bool {
     field(value, key).as_bool().unwrap_or_else(|| panic!("{key:?} is no boolean in {value}"))
 }
 
-fn list<T>(value: &Value, key: &str, take: impl FnMut(&Value) -> T) -> Vec<T> {
+pub(super) fn list<T>(value: &Value, key: &str, take: impl FnMut(&Value) -> T) -> Vec<T> {
     field(value, key).as_array().unwrap_or_else(|| panic!("{key:?} is no list in {value}")).iter().map(take).collect()
 }
 
@@ -104,7 +104,7 @@ pub(super) fn renewed(value: &Value) -> v1::RenewResponse {
     v1::RenewResponse { ttl_ms: number(value, "ttl_ms"), session: session(field(value, "session")).into() }
 }
 
-fn session(value: &Value) -> v1::SessionState {
+pub(super) fn session(value: &Value) -> v1::SessionState {
     match value.as_str() {
         Some("live") => v1::SessionState::Live,
         Some("suspended") => v1::SessionState::Suspended,

@@ -4,6 +4,7 @@
 mod grpc;
 mod http;
 mod json;
+pub mod primitives;
 mod sse;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use crate::harness::PATIENCE;
 pub use grpc::Grpc;
 pub use http::Http;
+pub use primitives::Primitives;
 
 /// A refusal, as the caller gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,7 +107,7 @@ pub struct If {
 
 /// One way to call the application's API. Cheap to clone.
 #[allow(async_fn_in_trait)]
-pub trait Wire: Clone + 'static {
+pub trait Wire: Primitives + Clone + 'static {
     /// A client of the sidecar at `http://127.0.0.1:port`, which leaves its identity to the sidecar.
     fn connect(endpoint: &str) -> Self;
     /// The same client with an identity and the id of its next write (D11).
