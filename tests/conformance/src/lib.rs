@@ -6,7 +6,7 @@
 //! | `tests/handles.rs` | numbers about handles and listeners, in the Rust SDK (D21) |
 //! | `tests/sdk` | maps and locks in the Rust SDK |
 //! | `tests/config.rs` | the file form and its rules, through `coterie-sidecar check` |
-//! | `tests/partition_groups.rs`, `tests/failures.rs`, `tests/presence.rs` | what needs members to be killed: a cluster for each test |
+//! | `tests/partition_groups.rs`, `tests/failures.rs`, `tests/primitives.rs`, `tests/presence.rs` | what needs members to be killed: a cluster for each test |
 //! | `tests/directories.rs` | wiped, rolled-back and copied data directories |
 //! | `tests/table.rs` | `docs/conformance.md`: which number is shown by which test |
 //!

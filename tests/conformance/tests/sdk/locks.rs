@@ -108,7 +108,7 @@ fn releasing_says_whether_the_lock_was_held_until_then() {
 }
 
 #[test]
-fn s8_a_lock_of_an_application_that_dies_is_released_at_once() {
+fn a_lock_of_an_application_that_dies_is_released_at_once() {
     run(async {
         let endpoint = shared().await.endpoint(0);
         let lock = client(1).await.lock(name("sdk-dies"));

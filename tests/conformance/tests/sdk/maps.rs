@@ -48,7 +48,7 @@ fn keys(entries: &[Entry]) -> Vec<&str> {
 }
 
 #[test]
-fn s34_what_was_put_is_read_through_every_member_and_conditions_say_whether_they_were_met() {
+fn what_was_put_is_read_through_every_member_and_conditions_say_whether_they_were_met() {
     run(async {
         let map = client(0).await.map(name("sdk-map"));
         let elsewhere = client(1).await.map(map.name());
@@ -109,7 +109,7 @@ fn entries_are_listed_page_by_page_in_the_order_of_their_keys() {
 }
 
 #[test]
-fn s34_d17_a_watch_shows_what_there_is_then_every_change_and_resumes_after_any() {
+fn d17_a_watch_shows_what_there_is_then_every_change_and_resumes_after_any() {
     run(async {
         let map = client(0).await.map(name("sdk-watch"));
         map.put("a/1", "v").await.expect("put");

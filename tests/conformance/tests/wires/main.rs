@@ -4,3 +4,5 @@ mod decisions;
 mod election;
 mod groups;
 mod limits;
+mod locks;
+mod maps;
