@@ -14,11 +14,13 @@
 //! clocks but the timers of elections and what is asked for as `leased`.
 //!
 //! openraft is used in this crate only. It runs with pre-vote and check-quorum; a leader that lost its majority takes no
-//! proposals once its lease has passed. Membership is what [`Partition::form`] was given: changing it is not offered.
+//! proposals once its lease has passed. Membership is what [`Partition::form`] was given and [`Partition::reconfigure`]
+//! made of it since; nothing else changes it.
 //!
 //! | to understand | read |
 //! |---|---|
 //! | what users call | [`partition`](Partition) |
+//! | how the membership changes | `reconfiguration` |
 //! | what is stored and sent | `codec` |
 //! | how watches stay exact | `watch` |
 //! | Raft's timers and limits | `timing` |
@@ -32,6 +34,7 @@ mod network;
 mod partition;
 mod pipeline;
 mod proposer;
+mod reconfiguration;
 mod replica;
 mod room;
 mod runtime;
@@ -44,7 +47,9 @@ mod types;
 mod watch;
 
 pub use key::storage_key;
-pub use partition::{Error, Leadership, Options, Partition, ProposeError, Read, ReadKind, SNAPSHOT_ENTRIES};
+pub use partition::{
+    Error, Leadership, Membership, Options, Partition, ProposeError, Read, ReadKind, ReplicaStatus, SNAPSHOT_ENTRIES,
+};
 pub use ticker::Ticker;
 pub use timing::Timing;
 pub use transport::{Lane, Target, Transport};

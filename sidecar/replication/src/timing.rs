@@ -28,6 +28,11 @@ impl Timing {
         Duration::from_millis(self.heartbeat_ms)
     }
 
+    /// The shortest time after which a follower campaigns.
+    pub(crate) fn election_min(&self) -> Duration {
+        Duration::from_millis(self.election_min_ms)
+    }
+
     /// The leader's lease: without a majority's sign of life for this long, a leader takes no proposals.
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.election_max_ms)

@@ -45,6 +45,7 @@ impl RaftTypeConfig for TypeConfig {
 }
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, StateMachine>;
+pub(crate) type RaftMetrics = openraft::RaftMetrics<TypeConfig>;
 pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;

@@ -184,9 +184,14 @@ impl Partition {
     /// replica leads: a few milliseconds, at most four leases. `true` if, in the end, another one is known to lead; also
     /// when this one never did.
     pub async fn transfer_away(&self) -> bool {
+        self.transfer_to(|_| true).await
+    }
+
+    /// As [`Partition::transfer_away`], to one of the voters that are fit for it.
+    pub(super) async fn transfer_to(&self, is_fit: impl Fn(u64) -> bool) -> bool {
         let raft = &self.inner.raft;
         if raft.is_leader() {
-            let Some(target) = successor(raft, self.inner.node.0, &self.inner.timing, |_| true) else {
+            let Some(target) = successor(raft, self.inner.node.0, &self.inner.timing, is_fit) else {
                 return false;
             };
             if raft.trigger().transfer_leader(target).await.is_err() {

@@ -10,7 +10,7 @@ use coterie_store::log::Log;
 use coterie_store::snapshots::Snapshots;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use crate::admission::Admission;
 use crate::key::storage_key;
@@ -31,11 +31,14 @@ use crate::watch::Watcher;
 
 mod form;
 mod leadership;
+mod membership;
 mod messages;
 mod propose;
 mod read;
+mod reconfigure;
 
 pub use leadership::Leadership;
+pub use membership::{Membership, ReplicaStatus};
 pub use propose::ProposeError;
 pub use read::{Read, ReadKind};
 
@@ -121,6 +124,8 @@ struct Inner {
     restarted: Restarted,
     leadership: watch::Receiver<Leadership>,
     closing: watch::Sender<bool>,
+    /// Held by the one call that changes the membership.
+    reconfiguring: Mutex<()>,
 }
 
 impl std::fmt::Debug for Partition {
@@ -186,6 +191,7 @@ impl Partition {
             restarted,
             leadership,
             closing,
+            reconfiguring: Mutex::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }

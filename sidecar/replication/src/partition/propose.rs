@@ -194,22 +194,31 @@ impl Partition {
             },
             admitted => admitted,
         };
-        admitted.map_err(|error| {
-            let Inner { id, member, .. } = &*self.inner;
-            let (code, message) = match error.kind() {
-                ErrorKind::WouldBlock => {
-                    (ErrorCode::Overloaded, format!("{member}, which leads {id}, is busy: {error}"))
-                }
-                ErrorKind::StorageFull => {
-                    self.inner.rooms.note_refused();
-                    let message = format!("{member}, which leads {id}, takes no writes and answers reads: {error}");
-                    (ErrorCode::StorageFull, message)
-                }
-                _ => (ErrorCode::Internal, format!("the log of {member}, which leads {id}, takes no command: {error}")),
-            };
-            ProposeError::rejected(code, message)
-        })?;
+        admitted.map_err(|error| self.refused_by_log(&error))?;
         Ok(permit)
+    }
+
+    /// Whether the log takes this many bytes now.
+    pub(super) fn admit_in_log(&self, demand: Demand, bytes: usize) -> Result<(), ProposeError> {
+        self.inner.log.admit(demand, bytes).map_err(|error| self.refused_by_log(&error))
+    }
+
+    fn refused_by_log(&self, error: &std::io::Error) -> ProposeError {
+        let Inner { id, member, .. } = &*self.inner;
+        let (code, message) = match error.kind() {
+            ErrorKind::WouldBlock => (ErrorCode::Overloaded, format!("{member}, which leads {id}, is busy: {error}")),
+            ErrorKind::StorageFull => {
+                self.inner.rooms.note_refused();
+                let message = format!("{member}, which leads {id}, takes no writes and answers reads: {error}");
+                (ErrorCode::StorageFull, message)
+            }
+            _ => (ErrorCode::Internal, format!("the log of {member}, which leads {id}, takes no command: {error}")),
+        };
+        ProposeError::rejected(code, message)
+    }
+
+    pub(super) fn stopped(&self) -> ProposeError {
+        self.fatal(&Fatal::Stopped)
     }
 
     /// Whether a command is taken from the reserve.
