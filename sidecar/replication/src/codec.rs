@@ -303,12 +303,29 @@ mod tests {
 
     #[test]
     fn a_newer_version_and_another_generation_are_refused_with_a_sentence_that_says_so() {
-        let mut newer = encode_message(1, &Vote::new(3, 7)).to_vec();
-        newer[0] = VERSION + 1;
-        let error = decode_message::<Vote>(1, &newer.into()).unwrap_err();
+        let newest = |bytes: &Bytes| Bytes::from([&[VERSION + 1], &bytes[1..]].concat());
+        let error = decode_message::<Vote>(1, &newest(&encode_message(1, &Vote::new(3, 7)))).unwrap_err();
         assert_eq!(error.to_string(), "message has version 2; this program knows up to 1");
         let error = decode_message::<Vote>(2, &encode_message(1, &Vote::new(3, 7))).unwrap_err();
         assert_eq!(error.to_string(), "the message is for generation 1 of the partition; this is generation 2");
+        let entry = entries().remove(2);
+        let record = newest(&encode_record(&entry));
+        let error = decode_record(2, &record).unwrap_err();
+        assert_eq!(error.to_string(), "log record has version 2; this program knows up to 1");
+        let error = decode_mark::<Vote>("vote", &newest(&encode_mark(&Vote::new(3, 7)))).unwrap_err();
+        assert_eq!(error.to_string(), "vote has version 2; this program knows up to 1");
+        // One record of an append too.
+        let request = AppendEntriesRequest::<TypeConfig> {
+            vote: Vote::new_committed(3, 7),
+            prev_log_id: Some(log_id(1, 7, 1)),
+            leader_commit: None,
+            entries: vec![entry.clone()],
+        };
+        let mut payload = encode_append(4, &request).to_vec();
+        let at = payload.len() - encode_record(&entry).len();
+        payload[at] = VERSION + 1;
+        let error = decode_append(4, &payload.into()).unwrap_err();
+        assert_eq!(error.to_string(), "log record has version 2; this program knows up to 1");
         assert_eq!(Kind::try_from(99).unwrap_err().to_string(), "message kind 99 is not known to this program");
     }
 }

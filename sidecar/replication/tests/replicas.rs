@@ -319,6 +319,10 @@ async fn messages_of_another_generation_or_version_are_refused_with_a_sentence()
     assert!(refused.contains("generation 5"), "{refused}");
     let refused = replica.handle(2, Bytes::from_static(&[9, 0, 0])).await.unwrap_err();
     assert!(refused.contains("version 9"), "{refused}");
+    let refused = replica.handle(1, Bytes::from_static(&[9, 0, 0])).await.unwrap_err();
+    assert!(refused.contains("version 9"), "{refused}");
+    let refused = replica.handle_snapshot(Bytes::from_static(&[9, 0, 0]), Bytes::new()).await.unwrap_err();
+    assert!(refused.contains("version 9"), "{refused}");
     let refused = replica.handle(99, Bytes::new()).await.unwrap_err();
     assert!(refused.contains("kind 99"), "{refused}");
     let refused = replica.handle_snapshot(Bytes::new(), Bytes::new()).await.unwrap_err();

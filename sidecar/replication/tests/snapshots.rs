@@ -79,3 +79,20 @@ async fn a_follower_that_was_away_gets_a_snapshot_and_its_watchers_resync() {
     cluster.applied(away, joined).await;
     assert_eq!(groups(&cluster.replica(away)).len(), expected);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_refuses_the_snapshot_of_a_newer_program_with_a_sentence() {
+    let mut cluster = Cluster::with_snapshots_every(1, 250).await.form().await;
+    fill(&cluster, 0).await;
+    cluster.crash(1).await;
+    let refusal = |refused: Result<(), coterie_replication::Error>| {
+        let error = refused.unwrap_err();
+        std::error::Error::source(&error).expect("it says why").to_string()
+    };
+    cluster.change_snapshot(1, |meta, _| meta[0] = 9);
+    let refused = refusal(cluster.try_start(1).await);
+    assert_eq!(refused, "snapshot has version 9; this program knows up to 1");
+    cluster.change_snapshot(1, |meta, data| (meta[0], data[0]) = (1, 99));
+    let refused = refusal(cluster.try_start(1).await);
+    assert!(refused.contains("version 99"), "{refused}");
+}

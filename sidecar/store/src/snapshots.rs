@@ -59,7 +59,7 @@ impl Snapshots {
     }
 
     /// The meta data and the data of a partition's snapshot, checked; `None` if there is none. `InvalidData` with a
-    /// sentence if it is damaged.
+    /// sentence if it is damaged or of a newer program.
     pub fn load(&self, partition: &str) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
         let path = self.path(partition);
         let sealed = match self.disk.read(&path) {
@@ -67,15 +67,24 @@ impl Snapshots {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
+        let refused = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         let damaged = |what: String| {
-            let sentence = format!(
+            refused(format!(
                 "the snapshot {} is damaged: {what}; empty this member's data directory: it then comes back as a new \
                  member and is replaced",
                 path.display()
-            );
-            io::Error::new(io::ErrorKind::InvalidData, sentence)
+            ))
         };
-        let (_version, body) = sealed::open(MAGIC, VERSION, &sealed).map_err(|error| damaged(error.to_string()))?;
+        let (_version, body) = sealed::open(MAGIC, VERSION, &sealed).map_err(|error| match error {
+            sealed::Error::Version { found, supported } => refused(format!(
+                "the snapshot {} has version {found}, and this program reads up to {supported}; run the newer program; \
+                 if none ever ran here, the file is damaged",
+                path.display()
+            )),
+            error @ (sealed::Error::Magic | sealed::Error::Length { .. } | sealed::Error::Checksum) => {
+                damaged(error.to_string())
+            }
+        })?;
         match split(body) {
             Some((meta, data)) => Ok(Some((meta.to_vec(), data.to_vec()))),
             None => Err(damaged("its meta data is longer than itself".to_owned())),

@@ -17,13 +17,12 @@ use tokio::time::{Instant, timeout_at};
 use super::membership::Membership;
 use super::propose::no_quorum;
 use super::{Partition, ProposeError};
-use crate::reconfiguration::{Declared, Step, next_step};
-use crate::runtime::seeded;
+use crate::reconfiguration::{Declared, Refusal, Step, next_step};
 use crate::transport::Target;
 use crate::types::{self, LogId, RaftMetrics, Seat};
 
-/// What a membership entry takes in the log at most, about: some ten replicas with the longest names.
-const ENTRY_BYTES: usize = 4 * 1024;
+/// What a replica takes in a membership entry beside its name, at most: its identity in each set, and lengths.
+const REPLICA_BYTES: usize = 64;
 
 impl Partition {
     /// Brings the membership to the declared voters and waits until it is committed and applied here: newcomers catch up
@@ -90,15 +89,15 @@ impl Partition {
             if metrics.committed_membership_config == metrics.membership_config {
                 let stored = &metrics.membership_config;
                 let follows = |node| node == own || round.follows(&metrics, node, self.inner.timing.lease());
-                let refused = |refusal: crate::reconfiguration::Refusal| {
-                    ProposeError::rejected(ErrorCode::InvalidArgument, refusal.to_string())
-                };
+                let refused =
+                    |refusal: Refusal| ProposeError::rejected(ErrorCode::InvalidArgument, refusal.to_string());
                 match next_step(own, stored.membership(), &declared, follows).map_err(refused)? {
                     Step::Done => return Ok(None),
-                    Step::Append(next) => match self.append(*stored.log_id(), next, deadline).await? {
-                        Some(index) => return Ok(Some(index)),
-                        None => {}
-                    },
+                    Step::Append(next) => {
+                        if let Some(index) = self.append(*stored.log_id(), next, deadline).await? {
+                            return Ok(Some(index));
+                        }
+                    }
                     Step::HandOver(fit) => {
                         self.transfer_to(|node| fit.contains(&node)).await;
                         return Err(self.not_leader());
@@ -122,11 +121,12 @@ impl Partition {
         next: types::Membership,
         deadline: Instant,
     ) -> Result<Option<u64>, ProposeError> {
-        self.admit_in_log(Demand::Reserve, ENTRY_BYTES)?;
+        let bytes = next.nodes().map(|(_, seat)| REPLICA_BYTES + seat.member.len()).sum();
+        self.admit_in_log(Demand::Reserve, bytes)?;
         tracing::info!(partition = %self.inner.id, %next, "the membership changes");
         let only_then = Precondition::LastMembershipLogId { last_membership_log_id: present };
         let entry = EntryPayload::blank();
-        let append = seeded(&self.inner.env, self.inner.raft.append_membership(next, entry, [only_then]));
+        let append = self.inner.raft.append_membership(next, entry, [only_then]);
         let unknown = |what: &str| {
             let message = format!("a change of the membership of {} was proposed and {what}; ask again", self.inner.id);
             ProposeError::rejected(ErrorCode::Unknown, message)

@@ -73,7 +73,10 @@ fn what_cannot_be_is_refused_with_a_sentence() {
         let mut renamed = declare(&[1, 2]);
         renamed.insert(known, seat(8));
         let refusal = refused(&renamed);
-        assert!(refusal.contains(&format!("node {known} is declared as member-8, and it is member-{known}")), "{refusal}");
+        assert!(
+            refusal.contains(&format!("node {known} is declared as member-8, and it is member-{known}")),
+            "{refusal}"
+        );
     }
     let nothing = next_step(1, &Membership::default(), &declare(&[1]), |_| true);
     assert_eq!(nothing, Err(Refusal::NotFormed));
@@ -131,7 +134,9 @@ impl Model {
             }
             Step::Await(nodes) => assert!(nodes.iter().any(|node| !follows(*node))),
             Step::HandOver(fit) => {
-                assert!(fit.iter().all(|node| follows(*node) && self.membership.voter_ids().any(|voter| voter == *node)));
+                assert!(
+                    fit.iter().all(|node| follows(*node) && self.membership.voter_ids().any(|voter| voter == *node))
+                );
                 self.leader = *fit.first().unwrap();
             }
             Step::Append(next) => {

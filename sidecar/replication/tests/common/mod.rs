@@ -147,12 +147,19 @@ impl transport::Lane for TestLane {
 
 /// One machine: its disk outlives its process.
 struct Machine {
+    member: MemberName,
     disk: MemDisk,
     log: Option<Log>,
     running: Option<Partition>,
 }
 
-/// Replicas 1 to n of one partition.
+impl Machine {
+    fn new(member: MemberName) -> Self {
+        Self { member, disk: MemDisk::new(), log: None, running: None }
+    }
+}
+
+/// Replicas 1 to n of one partition, and those that were added.
 pub struct Cluster {
     id: PartitionId,
     generation: u64,
@@ -210,8 +217,7 @@ impl Cluster {
     pub async fn with_snapshots_every(replicas: u64, snapshot_entries: u64) -> Self {
         show_logs();
         let id = PartitionId { group: "data".into(), index: 1 };
-        let machines =
-            (1..=replicas).map(|node| (node, Machine { disk: MemDisk::new(), log: None, running: None })).collect();
+        let machines = (1..=replicas).map(|node| (node, Machine::new(member(node)))).collect();
         let net = SharedNet::default();
         let mut cluster = Self { id, generation: 0, machines, net, snapshot_entries, client: Client::new() };
         for node in cluster.nodes() {
@@ -242,6 +248,11 @@ impl Cluster {
 
     /// Starts a process on the machine's disk.
     pub async fn start(&mut self, node: u64) {
+        self.try_start(node).await.unwrap();
+    }
+
+    /// As [`Cluster::start`], on a disk that may hold something that is refused.
+    pub async fn try_start(&mut self, node: u64) -> Result<(), coterie_replication::Error> {
         let machine = self.machines.get_mut(&node).unwrap();
         let env = Env { disk: Arc::new(machine.disk.clone()), ..coterie_env::real::real() };
         let dir = Path::new("/data");
@@ -252,7 +263,7 @@ impl Cluster {
         let options = Options {
             id: self.id.clone(),
             node: NodeId(node),
-            member: member(node),
+            member: machine.member.clone(),
             generation: self.generation,
             log,
             snapshots: Arc::new(Snapshots::new(&env, dir).unwrap()),
@@ -261,9 +272,41 @@ impl Cluster {
             snapshot_entries: self.snapshot_entries,
             env,
         };
-        let partition = Partition::open(options).await.unwrap();
+        let partition = Partition::open(options).await?;
         self.net.lock().unwrap().replicas.insert(node, partition.clone());
         machine.running = Some(partition);
+        Ok(())
+    }
+
+    /// Changes what a stopped machine's disk holds as the snapshot's meta data and data.
+    pub fn change_snapshot(&self, node: u64, change: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>)) {
+        let env = Env { disk: Arc::new(self.machines[&node].disk.clone()), ..coterie_env::real::real() };
+        let snapshots = Snapshots::new(&env, Path::new("/data")).unwrap();
+        let key = storage_key(&self.id, self.generation);
+        let (mut meta, mut data) = snapshots.load(&key).unwrap().expect("there is a snapshot");
+        change(&mut meta, &mut data);
+        snapshots.save(&key, &meta, &data).unwrap();
+    }
+
+    /// A machine with an empty disk that has never heard of the partition.
+    pub async fn add(&mut self, node: u64, member: MemberName) {
+        assert!(self.machines.insert(node, Machine::new(member)).is_none(), "an identity is used once");
+        self.start(node).await;
+    }
+
+    /// Ends a machine for ever, with its disk.
+    pub async fn lose(&mut self, node: u64) {
+        self.crash(node).await;
+        self.machines.remove(&node);
+    }
+
+    /// A replica as others name it.
+    pub fn target(&self, node: u64) -> Target {
+        Target { node: NodeId(node), member: self.machines[&node].member.clone() }
+    }
+
+    pub fn targets(&self, nodes: &[u64]) -> Vec<Target> {
+        nodes.iter().map(|node| self.target(*node)).collect()
     }
 
     /// Ends a process as a power failure does.

@@ -64,3 +64,15 @@ fn a_damaged_snapshot_is_refused() {
         assert!(error.to_string().contains("is damaged"), "{error}");
     }
 }
+
+#[test]
+fn a_snapshot_of_a_newer_program_is_refused_and_not_to_be_emptied() {
+    let disk = disk();
+    let snapshots = open_snapshots(&disk);
+    snapshots.save("p", b"meta", b"data").unwrap();
+    let file = Path::new(DIR).join("snap/p.snap");
+    overwrite(&disk, &file, 8, &7_u32.to_le_bytes());
+    let refused = snapshots.load("p").unwrap_err().to_string();
+    assert!(refused.contains("has version 7, and this program reads up to 1; run the newer program"), "{refused}");
+    assert!(!refused.contains("empty"), "{refused}");
+}
