@@ -27,7 +27,8 @@ pub const CACHE_BYTES: usize = 8 << 20;
 pub const CACHED_ENTRY_OVERHEAD: usize = 96;
 
 /// Segments kept before live records of idle partitions are copied forward, beside two per segment of live bytes. So
-/// the disk holds at most `4 + 2 × live` segments, and a byte is copied less than once per byte written.
+/// the disk holds at most `4 + 2 × live` segments, and two that are prepared, and a byte is copied less than once per byte
+/// written.
 pub const SEGMENTS_BEFORE_COPYING: u64 = 4;
 
 /// Segments' worth of free disk that growth leaves untouched, for votes, purges and snapshots that free space.

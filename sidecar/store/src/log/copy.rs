@@ -61,8 +61,7 @@ pub(super) fn carry_out(writer: &mut Writer, plan: Plan) -> io::Result<()> {
     for segment in plan.needless {
         writer.shared.lock().segments.remove(&segment.seq);
         // One by one and each durable: recovery takes a gap for a loss.
-        writer.shared.disk.remove(&segment.path)?;
-        writer.shared.disk.sync_dir(&writer.shared.folder)?;
+        writer.let_go(segment)?;
     }
     if plan.copies.is_empty() {
         return Ok(());

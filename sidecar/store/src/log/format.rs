@@ -1,7 +1,7 @@
 //! The bytes of the log. All numbers are little-endian.
 //!
 //! ```text
-//! segment  magic 8 | version u32 | seq u64 | salt u32 | first batch u64 | crc u32 | zeros to 512 | batches … | zeros
+//! segment  magic 8 | version u32 | seq u64 | salt u32 | first batch u64 | crc u32 | zeros to 512 | batches … | zeros, or a former life
 //! batch    magic u32 | length u32 | number u64 | crc u32 | records (length bytes) | zeros to a multiple of 512
 //! record   kind u8 | key length u8 | key | …
 //!   1 entries    count u32, then per entry: index u64 | length u32 | crc u32 | bytes
@@ -12,8 +12,9 @@
 //!   6 remove
 //! ```
 //!
-//! Every checksum is CRC-32C begun with the segment's random salt, so nothing that a previous life of the same disk
-//! blocks left behind is ever valid. A batch is valid as a whole or not at all; an entry has a checksum of its own
+//! Every checksum is CRC-32C begun with the segment's salt: random in a new file, one more than the former when a file is
+//! used again. For the same bytes two salts never give the same checksum, so nothing that a previous life left behind is
+//! ever valid. A batch is valid as a whole or not at all; an entry has a checksum of its own
 //! because it is read alone later.
 
 use bytes::Bytes;
@@ -21,8 +22,9 @@ use bytes::Bytes;
 /// A disk writes this much in one piece; headers and batches begin at multiples of it.
 pub(super) const SECTOR_BYTES: usize = 512;
 
-/// The version of segments that this program writes and the newest that it reads.
-pub(super) const VERSION: u32 = 1;
+/// The version of segments that this program writes and the newest that it reads. Before version 2 nothing but zeros lay
+/// behind the last batch, and a program of that time takes something else for damage.
+pub(super) const VERSION: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"coterwal";
 const BATCH_MAGIC: u32 = 0x4854_4142;
@@ -380,11 +382,15 @@ mod tests {
         let header = SegmentHeader { seq: 9, salt: 0xffff_0001, first_batch: 1 << 40 };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
-        bytes[8] = 2;
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
-        let crc = crc32c::crc32c(&bytes[..32]);
-        bytes[32..36].copy_from_slice(&crc.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version(2)));
+        let mut set_version = |version: u8| {
+            bytes[8] = version;
+            assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
+            let crc = crc32c::crc32c(&bytes[..32]);
+            bytes[32..36].copy_from_slice(&crc.to_le_bytes());
+            SegmentHeader::decode(&bytes)
+        };
+        assert_eq!(set_version(3), Err(HeaderError::Version(3)));
+        assert_eq!(set_version(1), Ok(header), "the previous one is read");
         assert_eq!(SegmentHeader::decode(&bytes[..20]), Err(HeaderError::Damaged));
     }
 }

@@ -19,7 +19,10 @@ use super::state::{Kept, Partition};
 pub(super) struct Recovered {
     partitions: BTreeMap<Arc<str>, Replayed>,
     pub(super) segments: BTreeMap<u32, Arc<Segment>>,
-    /// In the last segment: where the next batch goes, and what a torn write left from there on.
+    /// Where the valid batches of the segment before end in something else than zeros.
+    cut_off: Option<(PathBuf, usize)>,
+    /// In the last segment: where the next batch goes, and what a torn write or a former life of the file left from there
+    /// on.
     pub(super) tail: u64,
     pub(super) torn: Option<Range<u64>>,
     /// The number of the next batch.
@@ -58,7 +61,8 @@ pub(super) fn scan(disk: &dyn Disk, folder: &Path) -> Result<Recovered, Error> {
         }
         let is_newest = newest == Some(seq);
         let len = bytes.len() as u64;
-        let end = recovered.replay_segment(&path, &header, &bytes, is_newest)?;
+        let end = recovered.replay_segment(&path, &header, &bytes)?;
+        recovered.cut_off = end.garbage.as_ref().map(|garbage| (path.clone(), garbage.start));
         if is_newest {
             recovered.tail = end.offset as u64;
             recovered.torn = end.garbage.map(|range| range.start as u64..range.end as u64);
@@ -125,19 +129,18 @@ impl Recovered {
             return Err(damaged(path, 0, format!("the segment {:016x}.seg before it is missing", before + 1)));
         }
         if header.first_batch != self.next_batch {
+            if let Some((before, offset)) = &self.cut_off {
+                let what =
+                    format!("a batch is not valid, and the next segment begins with batch {}", header.first_batch);
+                return Err(damaged(before, *offset, what));
+            }
             let what = format!("it begins with batch {}, not {}", header.first_batch, self.next_batch);
             return Err(damaged(path, 0, what));
         }
         Ok(())
     }
 
-    fn replay_segment(
-        &mut self,
-        path: &Path,
-        header: &SegmentHeader,
-        bytes: &[u8],
-        is_newest: bool,
-    ) -> Result<End, Error> {
+    fn replay_segment(&mut self, path: &Path, header: &SegmentHeader, bytes: &[u8]) -> Result<End, Error> {
         let mut offset = SECTOR_BYTES;
         while let Some(batch) = format::batch_at(bytes, offset, header.salt) {
             if batch.number != self.next_batch {
@@ -153,17 +156,9 @@ impl Recovered {
         }
         let rest = &bytes[offset.min(bytes.len())..];
         let garbage = rest.iter().rposition(|byte| *byte != 0).map(|last| offset..offset + last + 1);
-        match &garbage {
-            None => {}
-            Some(_) if !is_newest => {
-                return Err(damaged(path, offset, "a batch is not valid, and there is a later segment"));
-            }
-            Some(_) => {
-                if let Some(later) = later_batch(bytes, offset, header.salt) {
-                    let what = format!("a batch is not valid, and the one at byte {later} is");
-                    return Err(damaged(path, offset, what));
-                }
-            }
+        if let Some(later) = garbage.as_ref().and_then(|_| later_batch(bytes, offset, header.salt)) {
+            let what = format!("a batch is not valid, and the one at byte {later} is");
+            return Err(damaged(path, offset, what));
         }
         Ok(End { offset, garbage })
     }

@@ -1,11 +1,12 @@
 //! Files of the log.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use coterie_env::{Disk, File};
+use coterie_env::{Disk, File, Random};
 
 use super::format::{self, ENTRY_HEADER_BYTES, SECTOR_BYTES, SegmentHeader};
 use crate::limits;
@@ -14,7 +15,7 @@ use crate::limits;
 pub(super) struct Segment {
     pub(super) seq: u32,
     pub(super) salt: u32,
-    /// Bytes, all of them written once (zeros) before it was used.
+    /// Bytes, all of them written before it was used.
     pub(super) len: u64,
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn File>,
@@ -62,6 +63,18 @@ impl Segment {
     }
 }
 
+/// Fills this range with zeros, without a flush.
+pub(super) fn write_zeros(file: &dyn File, range: Range<u64>) -> io::Result<()> {
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    let mut at = range.start;
+    while at < range.end {
+        let step = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_at(at, &ZEROS[..step])?;
+        at += step as u64;
+    }
+    Ok(())
+}
+
 /// The file of a segment.
 pub(super) fn path_of(folder: &Path, seq: u32) -> PathBuf {
     folder.join(format!("{seq:016x}.seg"))
@@ -73,7 +86,7 @@ pub(super) fn seq_of(path: &Path) -> Option<u32> {
     (digits.len() == 16).then(|| u32::from_str_radix(digits, 16).ok())?
 }
 
-/// A file that is being filled with zeros to become a segment. It has no segment's name until then, so a crash leaves
+/// A file that becomes a segment: filled with zeros, or a former segment. It has no segment's name until then, so a crash leaves
 /// nothing that recovery could take for one.
 pub(super) struct Blank {
     path: PathBuf,
@@ -81,6 +94,8 @@ pub(super) struct Blank {
     len: u64,
     filled: u64,
     synced: u64,
+    /// Of the segment that it was.
+    former_salt: Option<u32>,
 }
 
 impl Blank {
@@ -89,7 +104,26 @@ impl Blank {
         let path = folder.join(name);
         let file = disk.open(&path)?;
         file.set_len(0)?;
-        Ok(Blank { path, file, len, filled: 0, synced: 0 })
+        Ok(Blank { path, file, len, filled: 0, synced: 0, former_salt: None })
+    }
+
+    /// Makes one of a segment that nobody needs or reads any longer. Durable when this returns; its content stays, and is
+    /// not valid under another salt.
+    pub(super) fn recycle(segment: Segment, disk: &dyn Disk, folder: &Path, name: &str) -> io::Result<Blank> {
+        let path = folder.join(name);
+        disk.rename(&segment.path, &path)?;
+        disk.sync_dir(folder)?;
+        let Segment { seq: _, salt, len, path: _, file } = segment;
+        Ok(Blank { path, file, len, filled: len, synced: len, former_salt: Some(salt) })
+    }
+
+    /// The salt for the segment that it becomes. For the same bytes the checksums of two salts always differ; one more than
+    /// the former is none that this file has had.
+    pub(super) fn salt(&self, random: &dyn Random) -> u32 {
+        match self.former_salt {
+            Some(former) => former.wrapping_add(1),
+            None => u32::try_from(random.next_u64() >> 32).expect("32 bits are left"),
+        }
     }
 
     /// Bytes it will have.
@@ -103,13 +137,9 @@ impl Blank {
 
     /// Writes at most this many more zeros. Syncs now and then, so that no single sync is long.
     pub(super) fn fill(&mut self, bytes: u64) -> io::Result<()> {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let until = self.len.min(self.filled.saturating_add(bytes));
-        while self.filled < until {
-            let step = usize::try_from(until - self.filled).unwrap_or(usize::MAX).min(ZEROS.len());
-            self.file.write_at(self.filled, &ZEROS[..step])?;
-            self.filled += step as u64;
-        }
+        write_zeros(self.file.as_ref(), self.filled..until)?;
+        self.filled = until;
         if self.is_full() || self.filled - self.synced >= limits::FILL_STEP_BYTES {
             self.file.sync_data()?;
             self.synced = self.filled;

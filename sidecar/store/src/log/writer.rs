@@ -15,8 +15,11 @@ use super::state::{Op, Phase, State};
 use super::{Options, copy};
 use crate::limits;
 
-/// The name of the segment that is being prepared, and of one made for a single large batch.
+/// The name of the segment that is being prepared.
 const SPARE: &str = "spare.tmp";
+/// The name of a former segment that will be one again.
+const RECYCLED: &str = "recycled.tmp";
+/// The name of one made for a single large batch.
 const LARGE: &str = "large.tmp";
 
 /// What the writer alone knows.
@@ -28,6 +31,8 @@ pub(super) struct Writer {
     offset: u64,
     next_batch: u64,
     spare: Option<Blank>,
+    /// Goes before the spare, so that none has to be filled while one is freed as often as one is needed.
+    recycled: Option<Blank>,
     buffer: Vec<u8>,
     /// Segments may have become needless since the last look.
     untidy: bool,
@@ -45,10 +50,10 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
     let mut recovered = recover::scan(disk.as_ref(), &folder)?;
     repair(disk.as_ref(), &folder, &recovered).map_err(prepare)?;
     if recovered.segments.is_empty() {
-        let header = SegmentHeader { seq: 1, salt: salt(env.random.as_ref()), first_batch: recovered.next_batch };
-        let first = Blank::begin(disk.as_ref(), &folder, SPARE, segment_bytes)
-            .and_then(|blank| blank.become_segment(disk.as_ref(), header))
-            .map_err(prepare)?;
+        let blank = Blank::begin(disk.as_ref(), &folder, SPARE, segment_bytes).map_err(prepare)?;
+        let salt = blank.salt(env.random.as_ref());
+        let header = SegmentHeader { seq: 1, salt, first_batch: recovered.next_batch };
+        let first = blank.become_segment(disk.as_ref(), header).map_err(prepare)?;
         recovered.tail = SECTOR_BYTES as u64;
         recovered.segments.insert(first.seq, Arc::new(first));
     }
@@ -67,6 +72,7 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
         offset,
         next_batch,
         spare: None,
+        recycled: None,
         buffer: Vec::new(),
         untidy: true,
     };
@@ -76,7 +82,7 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
     Ok(shared)
 }
 
-/// Removes what is half made, cuts the torn tail, and flushes what was found: it may be in the system's memory only.
+/// Removes what is prepared, clears what lies behind the end, and flushes what was found: it may be in the system's memory only.
 fn repair(disk: &dyn Disk, folder: &Path, recovered: &Recovered) -> io::Result<()> {
     for path in disk.list(folder)? {
         if path.extension().is_some_and(|extension| extension == "tmp") {
@@ -86,15 +92,10 @@ fn repair(disk: &dyn Disk, folder: &Path, recovered: &Recovered) -> io::Result<(
     disk.sync_dir(folder)?;
     let Some((_, newest)) = recovered.segments.last_key_value() else { return Ok(()) };
     if let Some(torn) = &recovered.torn {
-        tracing::info!(segment = %newest.path.display(), offset = torn.start, "cut a torn write off the log");
-        let len = usize::try_from(torn.end - torn.start).expect("a segment fits the memory: it was read into it");
-        newest.file.write_at(torn.start, &vec![0; len])?;
+        tracing::info!(segment = %newest.path.display(), offset = torn.start, "clear what lies behind the end of the log");
+        segment::write_zeros(newest.file.as_ref(), torn.clone())?;
     }
     newest.file.sync_data()
-}
-
-fn salt(random: &dyn Random) -> u32 {
-    u32::try_from(random.next_u64() >> 32).expect("32 bits are left")
 }
 
 /// What there is to do.
@@ -245,13 +246,18 @@ impl Writer {
         }
         let disk = self.shared.disk.clone();
         let len = segment::len_for(self.shared.segment_bytes, bytes);
-        let blank = match self.spare.take_if(|spare| spare.len() == len) {
-            Some(spare) => spare,
+        let mut ready = self.recycled.take_if(|recycled| recycled.len() == len);
+        if ready.is_none() {
+            ready = self.spare.take_if(|spare| spare.len() == len);
+        }
+        let blank = match ready {
+            Some(ready) => ready,
             None if len == self.shared.segment_bytes => Blank::begin(disk.as_ref(), &self.shared.folder, SPARE, len)?,
             None => Blank::begin(disk.as_ref(), &self.shared.folder, LARGE, len)?,
         };
         let seq = self.active.seq.checked_add(1).expect("nobody writes 2^32 segments");
-        let header = SegmentHeader { seq, salt: salt(self.random.as_ref()), first_batch: self.next_batch };
+        let salt = blank.salt(self.random.as_ref());
+        let header = SegmentHeader { seq, salt, first_batch: self.next_batch };
         let segment = Arc::new(blank.become_segment(disk.as_ref(), header)?);
         self.shared.lock().segments.insert(seq, segment.clone());
         self.active = segment;
@@ -274,13 +280,10 @@ impl Writer {
         let mut spare = match self.spare.take() {
             Some(spare) => spare,
             None => {
-                let len = self.shared.segment_bytes;
-                // A volume that does not say how much is free may have nothing.
-                let free = disk.free_bytes(&self.shared.folder).unwrap_or(0);
-                if free < len * (limits::RESERVE_SEGMENTS + 1) {
+                if !self.has_ample_room() {
                     return Ok(Next::Wait);
                 }
-                Blank::begin(disk, &self.shared.folder, SPARE, len)?
+                Blank::begin(disk, &self.shared.folder, SPARE, self.shared.segment_bytes)?
             }
         };
         match spare.fill(bytes) {
@@ -299,8 +302,30 @@ impl Writer {
 
     /// What can be written without another byte of the volume.
     fn prepared_bytes(&self) -> u64 {
-        let spare = self.spare.as_ref().filter(|spare| spare.is_full()).map_or(0, Blank::len);
-        self.active.len - self.offset + spare
+        let ready = self.spare.iter().chain(&self.recycled).filter(|blank| blank.is_full());
+        self.active.len - self.offset + ready.map(Blank::len).sum::<u64>()
+    }
+
+    /// Removes a segment that nobody needs, or keeps its file for a later one. Durable when this returns.
+    pub(super) fn let_go(&mut self, segment: Arc<Segment>) -> io::Result<()> {
+        let (disk, folder) = (self.shared.disk.clone(), &self.shared.folder);
+        let path = segment.path.clone();
+        let is_wanted = self.recycled.is_none() && segment.len == self.shared.segment_bytes && self.has_ample_room();
+        // While somebody reads from it its content has to stay.
+        match Arc::into_inner(segment).filter(|_| is_wanted) {
+            Some(segment) => self.recycled = Some(Blank::recycle(segment, disk.as_ref(), folder, RECYCLED)?),
+            None => {
+                disk.remove(&path)?;
+                disk.sync_dir(folder)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another file may be kept prepared. A volume that does not say how much is free may have nothing.
+    fn has_ample_room(&self) -> bool {
+        let free = self.shared.disk.free_bytes(&self.shared.folder).unwrap_or(0);
+        free >= self.shared.segment_bytes * (limits::RESERVE_SEGMENTS + 1)
     }
 
     /// Old segments are looked at again.

@@ -3,7 +3,7 @@
 use coterie_store::log::Options;
 use coterie_store::{Directory, Log, Snapshots, directory};
 
-use super::support::{append, bytes, indexes};
+use super::support::{append, append_now, bytes, indexes};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_writers_share_the_log_and_all_of_it_is_there_after_a_restart() {
@@ -33,6 +33,40 @@ async fn many_writers_share_the_log_and_all_of_it_is_there_after_a_restart() {
         assert_eq!(indexes(&partition), (101..=300).collect::<Vec<_>>());
         assert_eq!(partition.state().vote, Some(bytes(key)));
     }
+    log.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_read_while_its_segment_goes_is_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { segment_bytes: 32 << 10, cache_bytes: 0, ..Options::default() };
+    let log = Log::open(&coterie_env::real(), folder.path(), options).unwrap();
+    let partition = log.partition("p");
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let readers = [(); 2].map(|()| {
+        let (partition, stopped) = (partition.clone(), stopped.clone());
+        std::thread::spawn(move || {
+            let mut entries = 0;
+            while !*stopped.borrow() {
+                entries += partition.read(.., usize::MAX).unwrap().len();
+            }
+            entries
+        })
+    });
+    for index in (1..=2_000).step_by(10) {
+        append_now(&partition, (index..index + 10).map(|index| (index, bytes([7; 900]))).collect())
+            .await
+            .unwrap()
+            .unwrap();
+        if index > 100 {
+            partition.purge(index - 100, bytes("id")).await.unwrap();
+        }
+    }
+    stop.send_replace(true);
+    for reader in readers {
+        assert!(reader.join().unwrap() > 0);
+    }
+    assert!(log.healthy());
     log.close().await;
 }
 

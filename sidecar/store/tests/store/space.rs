@@ -1,6 +1,7 @@
 //! Disk and queue are bounded.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use coterie_env::Disk;
 use coterie_store::Log;
@@ -122,7 +123,7 @@ fn a_segment_that_is_being_prepared_when_the_volume_fills_is_given_back() {
     live(async {
         let options = Options { segment_bytes, ..small() };
         let log = Log::open(&env(&disk, 1), DIR.as_ref(), options).unwrap();
-        let spare = std::path::Path::new(DIR).join("wal/spare.tmp");
+        let spare = Path::new(DIR).join("wal/spare.tmp");
         while disk.read(&spare).is_err() {
             tokio::task::yield_now().await;
         }
@@ -241,10 +242,38 @@ fn the_next_segment_is_ready_before_it_is_needed_and_full_of_zeros() {
     live(async {
         let log = open(&disk).unwrap();
         settle().await;
-        let spare = disk.read(&std::path::Path::new(DIR).join("wal/spare.tmp")).unwrap();
+        let spare = disk.read(&Path::new(DIR).join("wal/spare.tmp")).unwrap();
         assert_eq!(spare, vec![0; 4096]);
         let segment = disk.read(&segments(&disk)[0]).unwrap();
         assert_eq!(segment.len(), 4096);
         drop(log);
     });
+}
+
+#[test]
+fn a_needless_segment_is_kept_for_later_while_there_is_room_and_given_back_else() {
+    let recycled = Path::new(DIR).join("wal/recycled.tmp");
+    for (free, is_kept) in [(u64::MAX, true), (3 * 4096, true), (3 * 4096 - 1, false)] {
+        let disk = disk();
+        live(async {
+            let log = open(&disk).unwrap();
+            let partition = log.partition("p");
+            for index in 1..=20 {
+                append_now(&partition, vec![(index, bytes([1; 700]))]).await.unwrap().unwrap();
+            }
+            let count = segments(&disk).len();
+            assert!(count > 4);
+            disk.set_free_bytes(free);
+            partition.purge(20, bytes("id")).await.unwrap();
+            until(|| segments(&disk).len() == 1).await;
+            assert_eq!(disk.read(&recycled).is_ok(), is_kept, "{free} free");
+            // It is what the next segment is made of.
+            let before = segments(&disk);
+            while segments(&disk) == before {
+                partition.save_vote(bytes("vote")).await.unwrap();
+            }
+            let content = disk.read(&segments(&disk).pop().unwrap()).unwrap();
+            assert_eq!(all_batches(&content).count() > batches(&content).len(), is_kept, "{free} free");
+        });
+    }
 }

@@ -99,15 +99,23 @@ pub fn segments(disk: &MemDisk) -> Vec<PathBuf> {
     files.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "seg")).collect()
 }
 
-/// Where batches begin in a segment, and where the records of each end.
+/// Where batches begin in a segment, and where the records of each end; without those of a former life of the file.
 pub fn batches(segment: &[u8]) -> Vec<std::ops::Range<usize>> {
+    let first = number_at(segment, 24);
+    all_batches(segment).filter(|at| number_at(segment, at.start + 8) >= first).collect()
+}
+
+/// Also those of a former life of the file.
+pub fn all_batches(segment: &[u8]) -> impl Iterator<Item = std::ops::Range<usize>> {
     let starts = (512..segment.len()).step_by(512).filter(|at| segment[*at..].starts_with(b"BATH"));
-    starts
-        .map(|at| {
-            let len = u32::from_le_bytes(segment[at + 4..at + 8].try_into().unwrap());
-            at..at + 20 + len as usize
-        })
-        .collect()
+    starts.map(|at| {
+        let len = u32::from_le_bytes(segment[at + 4..at + 8].try_into().unwrap());
+        at..at + 20 + len as usize
+    })
+}
+
+fn number_at(segment: &[u8], offset: usize) -> u64 {
+    u64::from_le_bytes(segment[offset..offset + 8].try_into().unwrap())
 }
 
 /// Writes bytes to a file behind the log's back, durably.
