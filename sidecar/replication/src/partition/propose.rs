@@ -56,7 +56,7 @@ impl Partition {
         bodies: Vec<Bytes>,
         timeout: Duration,
     ) -> Vec<Result<(Revision, Outcome), ProposeError>> {
-        if let Some(error) = self.not_leader() {
+        if let Some(error) = self.leads_elsewhere() {
             return bodies.iter().map(|_| Err(error.clone())).collect();
         }
         let queued: Vec<_> = bodies.into_iter().map(|body| self.queue(Demand::Growth, body)).collect();
@@ -106,7 +106,7 @@ impl Partition {
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
         let since = Instant::now();
-        if let Some(error) = self.not_leader() {
+        if let Some(error) = self.leads_elsewhere() {
             return Err(error);
         }
         let Some(term) = term else {
@@ -133,7 +133,7 @@ impl Partition {
     }
 
     /// To be asked first of all: what this replica's volume takes is no matter while another one leads.
-    fn not_leader(&self) -> Option<ProposeError> {
+    fn leads_elsewhere(&self) -> Option<ProposeError> {
         if self.inner.raft.is_leader() || self.shutting_down() {
             return None;
         }
