@@ -370,7 +370,7 @@ impl Node {
     }
 
     /// The timers of local replicas.
-    pub(crate) fn keepers(&self) -> &Keepers {
+    pub fn keepers(&self) -> &Keepers {
         &self.0.keepers
     }
 

@@ -1,14 +1,18 @@
 //! The deadlines of one partition, in the order in which they run out. Pure: times come in.
 //!
-//! What the machine holds is taken over only after it has changed, so a look at sessions that are idle costs the ones
-//! that have run out, however many there are.
+//! A look costs what was opened since the last one and what has run out, however many sessions there are and whatever else
+//! is written: sessions are named by the revision of their opening, so those that are new come after the newest that is
+//! known, and whether one is gone is asked when its time has come.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use coterie_core::machine::PendingRelease;
-use coterie_core::{GroupName, Revision, SessionId, Term};
+use coterie_core::{GroupName, SessionId, Term};
 
 use crate::limits;
+
+/// So many sessions that are gone are no matter.
+const SWEEP_MIN: usize = 1_024;
 
 /// The deadlines of one partition, while this member leads it.
 #[derive(Default)]
@@ -19,8 +23,8 @@ pub(super) struct Deadlines {
     leads: bool,
     /// When they were last looked at.
     tick_ms: u64,
-    /// Up to where the machine is taken over.
-    taken: Option<Revision>,
+    /// The newest session that is taken over; 0: none is.
+    newest: SessionId,
     /// What a session gets whose deadline is not known, beside its time-out.
     grace_ms: u64,
     sessions: Ordered<SessionId>,
@@ -50,9 +54,9 @@ pub(super) struct Due {
 
 /// What of a partition's machine is timed.
 pub(super) struct Timed {
-    pub(super) revision: Revision,
-    /// With their time-outs.
-    pub(super) sessions: Vec<(SessionId, u64)>,
+    /// The sessions after [`Deadlines::newest`], in the order of their ids, with their time-outs.
+    pub(super) opened: Vec<(SessionId, u64)>,
+    /// All that are pending.
     pub(super) releases: Vec<PendingRelease>,
 }
 
@@ -102,22 +106,27 @@ impl Deadlines {
         self.leads = false;
     }
 
-    /// Whether the machine has changed since it was taken over.
-    pub(super) fn wants(&self, revision: Revision) -> bool {
-        self.taken != Some(revision)
+    /// The newest session that is taken over.
+    pub(super) fn newest(&self) -> SessionId {
+        self.newest
     }
 
-    /// Takes over what the machine holds: what is new gets its full time, what is gone is forgotten.
+    /// Takes over what the machine holds: what is new gets its full time.
     pub(super) fn take(&mut self, timed: Timed) {
-        let Timed { revision, sessions, releases } = timed;
-        self.taken = Some(revision);
-        let live: BTreeSet<SessionId> = sessions.iter().map(|(id, _)| *id).collect();
-        self.sessions.retain(|id| live.contains(id));
-        self.expiring.retain(|id, _| live.contains(id));
-        for (id, ttl_ms) in sessions {
+        let Timed { opened, releases } = timed;
+        if self.newest == SessionId(0) && !self.expiring.is_empty() {
+            // These are all that there are.
+            let live: BTreeSet<SessionId> = opened.iter().map(|(id, _)| *id).collect();
+            self.expiring.retain(|id, _| live.contains(id));
+        }
+        for (id, ttl_ms) in opened {
             // Its holder was told that it is lost, or will be: there is nothing to wait for.
             let left_ms = if self.expiring.contains_key(&id) { 0 } else { ttl_ms + self.grace_ms };
             self.sessions.set_new(id, self.tick_ms + left_ms);
+            self.newest = self.newest.max(id);
+        }
+        if releases.is_empty() && self.releases.is_empty() {
+            return;
         }
         let pending: BTreeSet<_> = releases.iter().map(|release| (release.group.clone(), release.term)).collect();
         self.releases.retain(|key| pending.contains(key));
@@ -126,13 +135,34 @@ impl Deadlines {
         }
     }
 
+    /// Forgets sessions that are gone once they are as many as the `live` ones, so that those with long time-outs do not
+    /// add up.
+    pub(super) fn sweep(&mut self, live: usize, is_live: impl Fn(SessionId) -> bool) {
+        if self.sessions.len() > 2 * live + SWEEP_MIN {
+            self.sessions.retain(|id| is_live(*id));
+            self.expiring.retain(|id, _| is_live(*id));
+        }
+    }
+
     /// What has run out, longest overdue first, to be proposed now; nothing until [`Deadlines::proposed`] says what became
-    /// of the last. It stays due until the machine says that it is gone.
-    pub(super) fn due(&mut self) -> Due {
+    /// of the last. It stays due until it is gone.
+    pub(super) fn due(&mut self, is_live: impl Fn(SessionId) -> bool) -> Due {
         if self.proposing {
             return Due::default();
         }
-        let sessions: Vec<_> = self.sessions.until(self.tick_ms).take(limits::EXPIRE_BATCH_MAX).copied().collect();
+        let mut sessions = Vec::new();
+        let mut gone = Vec::new();
+        for session in self.sessions.until(self.tick_ms).copied() {
+            match is_live(session) {
+                true if sessions.len() == limits::EXPIRE_BATCH_MAX => break,
+                true => sessions.push(session),
+                false => gone.push(session),
+            }
+        }
+        for session in gone {
+            self.sessions.remove(&session);
+            self.expiring.remove(&session);
+        }
         for session in &sessions {
             self.expiring.entry(*session).or_insert(Fate::NotProposed);
         }
@@ -196,6 +226,20 @@ impl<K: Ord + Clone> Ordered<K> {
         }
     }
 
+    fn remove(&mut self, key: &K) {
+        if let Some(at_ms) = self.at_ms.remove(key) {
+            self.order.remove(&(at_ms, key.clone()));
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.at_ms.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.at_ms.is_empty()
+    }
+
     fn retain(&mut self, keeps: impl Fn(&K) -> bool) {
         self.at_ms.retain(|key, _| keeps(key));
         self.order.retain(|(_, key)| keeps(key));
@@ -213,33 +257,64 @@ mod tests {
     const TTL_MS: u64 = 5_000;
     const NONE: [u64; 0] = [];
 
-    fn timed(revision: u64, sessions: impl IntoIterator<Item = u64>) -> Timed {
-        let sessions = sessions.into_iter().map(|id| (SessionId(id), TTL_MS)).collect();
-        Timed { revision: Revision(revision), sessions, releases: Vec::new() }
+    /// Deadlines, and the sessions that the machine holds.
+    #[derive(Default)]
+    struct Led {
+        deadlines: Deadlines,
+        live: BTreeSet<SessionId>,
+    }
+
+    impl std::ops::Deref for Led {
+        type Target = Deadlines;
+
+        fn deref(&self) -> &Deadlines {
+            &self.deadlines
+        }
+    }
+
+    impl std::ops::DerefMut for Led {
+        fn deref_mut(&mut self) -> &mut Deadlines {
+            &mut self.deadlines
+        }
+    }
+
+    impl Led {
+        /// Looks at a machine that holds these sessions.
+        fn look(&mut self, live: impl IntoIterator<Item = u64>) {
+            self.live = live.into_iter().map(SessionId).collect();
+            let opened = self.live.iter().filter(|id| **id > self.deadlines.newest()).map(|id| (*id, TTL_MS)).collect();
+            self.deadlines.take(Timed { opened, releases: Vec::new() });
+        }
+
+        fn due(&mut self) -> Due {
+            let Self { deadlines, live } = self;
+            deadlines.sweep(live.len(), |id| live.contains(&id));
+            deadlines.due(|id| live.contains(&id))
+        }
     }
 
     /// A leader of term 1 that looked at these sessions at 0.
-    fn leading(sessions: impl IntoIterator<Item = u64>) -> Deadlines {
-        let mut deadlines = Deadlines::default();
-        deadlines.go_on(1, true, 0);
-        deadlines.take(timed(1, sessions));
-        deadlines
+    fn leading(sessions: impl IntoIterator<Item = u64>) -> Led {
+        let mut led = Led::default();
+        led.go_on(1, true, 0);
+        led.look(sessions);
+        led
     }
 
     /// Ticks as a keeper does, in the term that it leads in, up to `until_ms`; what is due then, and is being proposed.
-    fn propose(deadlines: &mut Deadlines, until_ms: u64) -> Vec<u64> {
-        let term = deadlines.term.expect("it leads");
-        while deadlines.tick_ms < until_ms {
-            let now_ms = until_ms.min(deadlines.tick_ms + limits::EXPIRY_TICK_MS);
-            deadlines.go_on(term, true, now_ms);
+    fn propose(led: &mut Led, until_ms: u64) -> Vec<u64> {
+        let term = led.term.expect("it leads");
+        while led.tick_ms < until_ms {
+            let now_ms = until_ms.min(led.tick_ms + limits::EXPIRY_TICK_MS);
+            led.go_on(term, true, now_ms);
         }
-        deadlines.due().sessions.into_iter().map(|id| id.0).collect()
+        led.due().sessions.into_iter().map(|id| id.0).collect()
     }
 
     /// The same, and whether it was proposed is not known.
-    fn tick(deadlines: &mut Deadlines, until_ms: u64) -> Vec<u64> {
-        let due = propose(deadlines, until_ms);
-        end(deadlines, &due, Fate::Unknown);
+    fn tick(led: &mut Led, until_ms: u64) -> Vec<u64> {
+        let due = propose(led, until_ms);
+        end(led, &due, Fate::Unknown);
         due
     }
 
@@ -249,7 +324,7 @@ mod tests {
     }
 
     /// A leader of term 1 that has proposed to expire session 1 and waits for the answer; and when.
-    fn expiring() -> (Deadlines, u64) {
+    fn expiring() -> (Led, u64) {
         let now_ms = TTL_MS + limits::EXPIRY_GRACE_MS;
         let mut deadlines = leading([1]);
         assert_eq!(propose(&mut deadlines, now_ms), [1]);
@@ -268,7 +343,7 @@ mod tests {
         assert_eq!(tick(&mut deadlines, TTL_MS + limits::EXPIRY_GRACE_MS), [3]);
         assert_eq!(tick(&mut deadlines, 7_000), [3, 1, 2], "it stays due until it is gone");
         assert_eq!(deadlines.keep(SessionId(1), 7_000, TTL_MS), Kept::Expiring);
-        deadlines.take(timed(2, [2]));
+        deadlines.look([2]);
         assert_eq!(tick(&mut deadlines, 7_050), [2]);
     }
 
@@ -281,8 +356,8 @@ mod tests {
                 tick(&mut deadlines, 4_850);
             }
             deadlines.go_on(term, has_quorum, now_ms);
-            assert!(deadlines.wants(Revision(1)), "it takes everything over again");
-            deadlines.take(timed(1, [1]));
+            assert_eq!(deadlines.newest(), SessionId(0), "it takes everything over again");
+            deadlines.look([1]);
             assert_eq!(tick(&mut deadlines, now_ms + TTL_MS - 1), NONE, "{term} {has_quorum}");
             let grace_ms = if term == 2 { limits::EXPIRY_GRACE_MS } else { 0 };
             assert_eq!(deadlines.keep(SessionId(1), now_ms + TTL_MS - 1, 1 + grace_ms), Kept::Alive);
@@ -302,11 +377,12 @@ mod tests {
             }
             deadlines.go_on(1, has_quorum, now_ms + late_ms);
             assert_eq!(deadlines.keep(SessionId(1), now_ms + late_ms, TTL_MS), Kept::Expiring);
-            deadlines.take(timed(1, [1]));
+            deadlines.look([1]);
             assert_eq!(deadlines.keep(SessionId(1), now_ms + late_ms, TTL_MS), Kept::Expiring);
             end(&mut deadlines, &[1], Fate::Unknown);
             assert_eq!(tick(&mut deadlines, now_ms + late_ms), [1], "it gets no more time: its holder knows");
-            deadlines.take(timed(2, [2]));
+            deadlines.look([2]);
+            assert_eq!(tick(&mut deadlines, now_ms + late_ms), NONE);
             assert!(deadlines.expiring.is_empty(), "it is gone");
         }
     }
@@ -333,7 +409,7 @@ mod tests {
         deadlines.resign();
         assert_eq!(deadlines.keep(SessionId(1), now_ms, TTL_MS), Kept::NotLeading);
         deadlines.go_on(3, true, now_ms);
-        deadlines.take(timed(2, [1]));
+        deadlines.look([1]);
         assert_eq!(deadlines.keep(SessionId(1), now_ms, TTL_MS), Kept::Alive, "what was in the log is settled");
         assert_eq!(propose(&mut deadlines, now_ms + TTL_MS), [1]);
         deadlines.proposed(1, &[SessionId(1)], Fate::NotProposed);
@@ -362,36 +438,52 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_idle_sessions_are_taken_over_once_and_kept_alive_one_by_one() {
+    fn of_ten_thousand_sessions_each_look_costs_those_that_are_new_or_due() {
         let mut deadlines = leading(1..=10_000);
-        let mut taken = 0;
-        for now_ms in (0..60_000).step_by(50) {
+        for now_ms in (50..60_000).step_by(50) {
             deadlines.go_on(1, true, now_ms);
-            if deadlines.wants(Revision(1)) {
-                taken += 1;
-            }
+            assert_eq!(deadlines.newest(), SessionId(10_000), "none is new, whatever is written meanwhile");
             // Each within its time-out: 125 per tick make all of them in 4 s.
             for id in 0..125 {
                 let session = SessionId((now_ms / 50 * 125 + id) % 10_000 + 1);
                 assert_eq!(deadlines.keep(session, now_ms, TTL_MS), Kept::Alive);
             }
-            assert!(deadlines.due().is_empty());
+            let due = deadlines.deadlines.due(|id| panic!("{id} is not asked about: it has not run out"));
+            assert!(due.is_empty());
         }
-        assert_eq!(taken, 0, "nothing in the machine has changed");
         assert_eq!(deadlines.sessions.order.len(), 10_000, "one deadline per session");
+        // Half of them end: they are forgotten when their time has come, and nothing is proposed about them.
+        deadlines.look(1..=5_000);
+        for id in 1..=5_000 {
+            assert_eq!(deadlines.keep(SessionId(id), 60_000, TTL_MS), Kept::Alive);
+        }
+        assert_eq!(tick(&mut deadlines, 64_999), NONE);
+        assert_eq!(deadlines.sessions.len(), 5_000);
+        assert_eq!(tick(&mut deadlines, 65_000).len(), limits::EXPIRE_BATCH_MAX, "so many at once");
+    }
+
+    #[test]
+    fn sessions_that_come_and_go_do_not_add_up_before_their_time_has_come() {
+        let mut deadlines = leading([]);
+        for id in 1..=100_000 {
+            deadlines.look([id]);
+            assert!(deadlines.due().is_empty());
+            assert!(deadlines.sessions.len() <= 2 + SWEEP_MIN);
+        }
+        assert!(deadlines.sessions.at_ms.contains_key(&SessionId(100_000)), "the one that is there");
     }
 
     #[test]
     fn a_release_runs_out_once_it_is_pending_and_not_after_it_is_done() {
         let mut deadlines = leading([]);
         let release = PendingRelease { group: "g".into(), term: Term(3), timeout_ms: 100 };
-        deadlines.take(Timed { releases: vec![release], ..timed(2, []) });
+        deadlines.take(Timed { opened: Vec::new(), releases: vec![release] });
         tick(&mut deadlines, 99);
         assert_eq!(deadlines.due().releases, []);
         tick(&mut deadlines, 100);
         assert_eq!(deadlines.due().releases, [("g".into(), Term(3))]);
         end(&mut deadlines, &[], Fate::Unknown);
-        deadlines.take(timed(3, []));
+        deadlines.look([]);
         assert!(deadlines.due().is_empty());
     }
 }

@@ -129,17 +129,12 @@ impl Keeper {
         let now_ms = self.env.clock.monotonic_ms();
         let mut deadlines = self.lock();
         deadlines.go_on(term, has_quorum, now_ms);
-        let changed = partition.with_machine(|machine| {
-            deadlines.wants(machine.revision()).then(|| Timed {
-                revision: machine.revision(),
-                sessions: machine.session_timeouts().collect(),
-                releases: machine.pending_releases(),
-            })
-        });
-        if let Some(timed) = changed {
-            deadlines.take(timed);
-        }
-        deadlines.due()
+        partition.with_machine(|machine| {
+            let opened = machine.session_timeouts(deadlines.newest()).collect();
+            deadlines.take(Timed { opened, releases: machine.pending_releases().cloned().collect() });
+            deadlines.sweep(machine.session_count(), |id| machine.has_session(id));
+            deadlines.due(|id| machine.has_session(id))
+        })
     }
 
     /// What fails here stays due and is proposed again at the next tick, by this leader or the next.

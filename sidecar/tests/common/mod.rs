@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of this")]
 #![allow(clippy::unwrap_used)] // helpers of tests
 
+pub mod crowd;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 
@@ -16,16 +18,25 @@ use tonic::transport::Channel;
 pub struct Sidecar {
     pub node: Node,
     pub port: u16,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Sidecar {
     /// A running cluster of one.
     pub async fn start() -> Self {
+        Self::start_with(coterie_env::real()).await
+    }
+
+    /// The same in a world of its own.
+    pub async fn start_with(env: Env) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (node, port) = begin(coterie_env::real(), folder.path().join("data")).await;
+        let (node, port) = begin(env, folder.path().join("data")).await;
         node.state().wait_for(|state| *state == State::Running).await.unwrap();
-        Self { node, port, _folder: folder }
+        Self { node, port, folder }
+    }
+
+    pub fn data_directory(&self) -> PathBuf {
+        self.folder.path().join("data")
     }
 
     pub async fn channel(&self) -> Channel {

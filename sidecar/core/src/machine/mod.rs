@@ -146,6 +146,8 @@ pub struct Machine {
     now_ms: u64,
     sessions: Sessions,
     groups: BTreeMap<GroupName, Group>,
+    /// The releases that are pending in groups: an index, which a snapshot leaves out.
+    releasing: BTreeMap<GroupName, PendingRelease>,
     maps: Maps,
     locks: BTreeMap<LockName, Lock>,
     /// At least the last term of every group that was deleted, and of every partition that had this one's name before.
@@ -201,6 +203,7 @@ impl Machine {
             now_ms: 0,
             sessions: Sessions::default(),
             groups: BTreeMap::new(),
+            releasing: BTreeMap::new(),
             maps: Maps::default(),
             locks: BTreeMap::new(),
             term_floor,
@@ -240,7 +243,33 @@ impl Machine {
             }
         };
         debug_assert!(outcome.is_ok() || step.events.is_empty(), "what is refused changes nothing");
+        self.note_releases(&step.events);
         Applied { outcome, events: step.events }
+    }
+
+    /// Keeps the index of releases: each begins and ends with an event.
+    fn note_releases(&mut self, events: &[Event]) {
+        for Event { id: _, of, kind } in events {
+            let EventKind::Group(event) = kind else { continue };
+            let group = || GroupName::from(&*of.name);
+            match event {
+                GroupEvent::Releasing { term, leader: _, timeout_ms, reason: _ } => {
+                    let release = PendingRelease { group: group(), term: *term, timeout_ms: *timeout_ms };
+                    self.releasing.insert(group(), release);
+                }
+                GroupEvent::Vacated { .. } | GroupEvent::Deleted if !self.releasing.is_empty() => {
+                    self.releasing.remove(&group());
+                }
+                GroupEvent::Vacated { .. }
+                | GroupEvent::Deleted
+                | GroupEvent::Joined(_)
+                | GroupEvent::Left { .. }
+                | GroupEvent::Updated(_)
+                | GroupEvent::Term(_)
+                | GroupEvent::Elected { .. }
+                | GroupEvent::Config { .. } => {}
+            }
+        }
     }
 
     fn execute(&mut self, step: &mut Step, command: &Command) -> Outcome {
@@ -357,14 +386,25 @@ impl Machine {
         self.sessions.view(id)
     }
 
-    /// Live sessions with their time-outs, for the leader's timers. In the order of their ids.
-    pub fn session_timeouts(&self) -> impl Iterator<Item = (SessionId, u64)> {
-        self.sessions.timeouts()
+    /// Live sessions that were opened after this one, with their time-outs, for the leader's timers. In the order of their
+    /// ids, which is that of opening. Costs as much as it gives.
+    pub fn session_timeouts(&self, after: SessionId) -> impl Iterator<Item = (SessionId, u64)> {
+        self.sessions.timeouts(after)
     }
 
-    /// Releases that are pending, for the leader's timers. In the order of the groups' names.
-    pub fn pending_releases(&self) -> Vec<PendingRelease> {
-        self.groups.values().filter_map(Group::pending_release).collect()
+    /// How many sessions are live.
+    pub fn session_count(&self) -> usize {
+        self.sessions.live().len()
+    }
+
+    /// Whether a session is live.
+    pub fn has_session(&self, id: SessionId) -> bool {
+        self.sessions.live().contains_key(&id)
+    }
+
+    /// Releases that are pending, for the leader's timers. In the order of the groups' names. Costs as much as it gives.
+    pub fn pending_releases(&self) -> impl Iterator<Item = &PendingRelease> {
+        self.releasing.values()
     }
 
     /// The directory (empty outside the management group).

@@ -2,6 +2,7 @@
 //! and proposes their end. What a session carries ends with it, in the same entry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 
@@ -58,8 +59,8 @@ impl Sessions {
         Some(SessionView { id, member, incarnation, ttl_ms })
     }
 
-    pub(super) fn timeouts(&self) -> impl Iterator<Item = (SessionId, u64)> {
-        self.live.iter().map(|(id, session)| (*id, session.ttl_ms))
+    pub(super) fn timeouts(&self, after: SessionId) -> impl Iterator<Item = (SessionId, u64)> {
+        self.live.range((Bound::Excluded(after), Bound::Unbounded)).map(|(id, session)| (*id, session.ttl_ms))
     }
 
     /// The session, or `session_unknown`.

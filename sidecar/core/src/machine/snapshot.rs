@@ -59,7 +59,8 @@ impl<'a> From<Image<'a, ClientV2>> for Image<'a, Client> {
 impl Machine {
     /// The whole state as bytes, the same on every replica at the same revision.
     pub fn snapshot(&self) -> Vec<u8> {
-        let Self { role, revision, now_ms, sessions, groups, maps, locks, term_floor, dedup, directory } = self;
+        let Self { role, revision, now_ms, sessions, groups, releasing: _, maps, locks, term_floor, dedup, directory } =
+            self;
         let image = Image {
             role: *role,
             revision: *revision,
@@ -124,11 +125,14 @@ fn from_image(image: Image<'_, Client>, rest: Rest<'_>) -> Option<Machine> {
             sessions.hold(place.session, Thing::Place(name.clone(), place.token));
         }
     }
+    let releases = groups.values().filter_map(Group::pending_release);
+    let releasing = releases.map(|release| (release.group.clone(), release)).collect();
     Some(Machine {
         role,
         revision,
         now_ms,
         sessions,
+        releasing,
         groups: groups.into_owned(),
         maps: Maps::from_named(maps.into_owned()),
         locks: locks.into_owned(),

@@ -13,7 +13,9 @@ fn a_session_is_the_revision_that_opened_it() {
     let id = partition.session("pod-1");
     assert_eq!(id, SessionId(2));
     let view = SessionView { id, member: "pod-1".into(), incarnation: 1, ttl_ms: 5_000 };
-    assert_eq!(partition.machine.session_timeouts().collect::<Vec<_>>(), [(id, 5_000)]);
+    assert_eq!(partition.machine.session_timeouts(SessionId(0)).collect::<Vec<_>>(), [(id, 5_000)]);
+    assert_eq!(partition.machine.session_timeouts(id).count(), 0, "none was opened after it");
+    assert!(partition.machine.has_session(id) && !partition.machine.has_session(SessionId(1)));
     assert_eq!(partition.machine.session(id), Some(view.clone()));
     assert_eq!(partition.machine.session(SessionId(1)), None);
     assert_eq!(partition.machine.sessions(), [view]);

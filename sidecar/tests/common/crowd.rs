@@ -1,0 +1,66 @@
+//! Many sessions on one partition, as if each were of a sidecar of its own.
+
+use std::time::Duration;
+
+use coterie_core::command::{Command, Reply};
+use coterie_core::{MemberName, PartitionId, PrimitiveKind};
+use coterie_replication::Partition;
+use coterie_sidecar::Deadline;
+use coterie_sidecar::node::Node;
+use coterie_sidecar::sessions::keeper::{Holder, Touched};
+use futures_util::future::join_all;
+
+/// How many are opened at once.
+const AT_ONCE: usize = 500;
+
+pub struct Crowd {
+    pub node: Node,
+    pub id: PartitionId,
+    pub partition: Partition,
+    pub holders: Vec<Holder>,
+}
+
+impl Crowd {
+    /// Opens so many sessions on a partition that holds primitives, through the log as sidecars do.
+    pub async fn open(node: Node, count: usize, ttl_ms: u64) -> Self {
+        let of = coterie_core::Primitive { kind: PrimitiveKind::Map, name: "crowd".into() };
+        let id = loop {
+            match node.router().locate(None, &of) {
+                Ok(id) if node.partitions().get(&id).is_some() => break id,
+                _ => tokio::time::sleep(Duration::from_millis(20)).await, // waits for a condition
+            }
+        };
+        let open = |number: usize| {
+            let (node, id) = (node.clone(), id.clone());
+            async move {
+                let member = MemberName(format!("sidecar-{number}"));
+                let command = Command::OpenSession { member: member.clone(), incarnation: 1, ttl_ms };
+                let (router, deadline) = (node.router(), Deadline::after_ms(node.env(), 60_000));
+                let (_, reply) = router.write(router.mint(), &id, command, deadline).await.unwrap();
+                let Reply::Session(session) = reply else { panic!("{reply:?} is not a session") };
+                Holder { session, member, incarnation: 1 }
+            }
+        };
+        let partition = node.partitions().get(&id).unwrap();
+        let mut crowd = Self { node: node.clone(), id: id.clone(), partition, holders: Vec::new() };
+        for first in (0..count).step_by(AT_ONCE) {
+            let opened = join_all((first..count.min(first + AT_ONCE)).map(open)).await;
+            crowd.holders.extend(opened);
+            // On a slow machine the first ones would run out before the last ones are open.
+            crowd.keep_alive().await;
+        }
+        crowd
+    }
+
+    /// One keep-alive of each session, as its partition's leader takes it.
+    pub async fn keep_alive(&self) {
+        let keeper = self.node.keepers().get(&self.id).unwrap();
+        let timeout = Duration::from_secs(5);
+        let touched = join_all(self.holders.iter().map(|holder| keeper.touch(&self.partition, holder, timeout))).await;
+        assert!(touched.iter().all(|touched| *touched == Touched::Alive), "all of them live");
+    }
+
+    pub fn live(&self) -> usize {
+        self.partition.with_machine(coterie_core::machine::Machine::session_count)
+    }
+}
