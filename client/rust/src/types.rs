@@ -63,6 +63,9 @@ pub enum Consistency {
     /// Everything that was acknowledged before the read began is in it. Rests on no clock; needs a quorum.
     #[default]
     Linearizable,
+    /// What the leader knows while a majority has confirmed it within its lease: as good as linearizable while clocks run at
+    /// rates that differ by less than a tenth, and asks nobody.
+    Leased,
     /// What the sidecar, or a replica near it, knows. Needs no quorum; see [`GroupInfo::stale_for`].
     Stale,
 }
@@ -244,6 +247,7 @@ impl From<Consistency> for v1::Consistency {
     fn from(consistency: Consistency) -> Self {
         match consistency {
             Consistency::Linearizable => Self::Linearizable,
+            Consistency::Leased => Self::Leased,
             Consistency::Stale => Self::Stale,
         }
     }
@@ -301,9 +305,8 @@ impl From<v1::Group> for GroupInfo {
     fn from(group: v1::Group) -> Self {
         let consistency = match group.consistency() {
             v1::Consistency::Stale => Consistency::Stale,
-            v1::Consistency::Linearizable | v1::Consistency::Leased | v1::Consistency::Unspecified => {
-                Consistency::Linearizable
-            }
+            v1::Consistency::Leased => Consistency::Leased,
+            v1::Consistency::Linearizable | v1::Consistency::Unspecified => Consistency::Linearizable,
         };
         let v1::Group {
             name,

@@ -71,6 +71,8 @@ fn what_was_put_is_read_through_every_member_and_conditions_say_whether_they_wer
         assert!(again.revision > gone.revision);
         let read = elsewhere.read("k", Consistency::Linearizable).await.expect("read");
         assert!(read.revision >= again.revision && read.stale_for.is_zero());
+        let leased = elsewhere.read("k", Consistency::Leased).await.expect("read");
+        assert_eq!(leased.entry, read.entry);
         eventually("a replica near it has it", || async {
             let stale = elsewhere.read("k", Consistency::Stale).await.map_err(|error| error.to_string())?;
             if stale.entry.is_some_and(|entry| entry.revision == again.revision) { Ok(()) } else { Err(String::new()) }
