@@ -70,7 +70,7 @@ fn render(info: &GroupInfo) -> String {
 
 fn headline(info: &GroupInfo) -> String {
     let stale = match info.consistency {
-        Consistency::Linearizable => String::new(),
+        Consistency::Linearizable | Consistency::Leased => String::new(),
         Consistency::Stale => format!(", stale by {} ms", info.stale_for.as_millis()),
     };
     format!(

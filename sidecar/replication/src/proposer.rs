@@ -9,13 +9,18 @@
 //! A round costs about the same however much is in it: messages, flushes and wake-ups on all members. So what comes while
 //! one is on its way waits for its end, and then goes together. Nobody waits for a timer, or for company: what finds no
 //! round on its way goes at once, and so does what fills one. (Nagle's rule for segments, RFC 896, said of rounds.)
+//!
+//! A round that takes longer than a lease holds nothing up any more: its leader has no majority, and says so to what comes
+//! next.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_env::Env;
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::admission::Permit;
 use crate::types::{Proposal, Raft, Waiter, WriteResult};
@@ -44,6 +49,8 @@ struct Queue {
     first: u64,
     bytes: usize,
     rounds: usize,
+    /// When the last of them began.
+    begun: Option<Instant>,
     closed: bool,
 }
 
@@ -90,15 +97,27 @@ impl Queue {
         if let Some(waiting) = place.and_then(Option::take) {
             self.bytes -= waiting.body.len();
         }
+        while let Some(None) = self.waiting.front() {
+            self.waiting.pop_front();
+            self.first += 1;
+        }
         true
     }
 
-    /// The next round, if it is time for it.
-    fn take(&mut self) -> Vec<Waiting> {
+    /// The next round, if it is time for it; else when it will be, at the latest.
+    fn take(&mut self, now: Instant, patience: Duration) -> Result<Vec<Waiting>, Option<Instant>> {
+        if self.waiting.is_empty() {
+            return Err(None);
+        }
         let is_full = self.waiting.len() >= FULL || self.bytes >= FULL_BYTES;
-        let may_go = self.rounds == 0 || (is_full && self.rounds < ROUNDS_MAX);
+        let until = self.begun.filter(|_| self.rounds > 0).map(|begun| begun + patience);
+        if let Some(until) = until.filter(|until| *until > now)
+            && !(is_full && self.rounds < ROUNDS_MAX)
+        {
+            return Err(Some(until));
+        }
         let (mut round, mut bytes) = (Vec::new(), 0);
-        while may_go && round.len() < ROUND_MAX && bytes < ROUND_BYTES_MAX {
+        while round.len() < ROUND_MAX && bytes < ROUND_BYTES_MAX {
             let Some(waiting) = self.waiting.pop_front() else { break };
             self.first += 1;
             let Some(waiting) = waiting else { continue };
@@ -106,14 +125,16 @@ impl Queue {
             round.push(waiting);
         }
         self.bytes -= bytes;
-        self.rounds += usize::from(!round.is_empty());
-        round
+        self.rounds += 1;
+        self.begun = Some(now);
+        Ok(round)
     }
 }
 
 impl Proposer {
     /// Starts the task that proposes, until `closed` says so or Raft has ended.
-    pub(crate) fn start(env: &Env, raft: Raft, mut closed: watch::Receiver<bool>) -> Arc<Self> {
+    /// A round that takes longer than `lease` holds nothing up.
+    pub(crate) fn start(env: &Env, raft: Raft, lease: Duration, mut closed: watch::Receiver<bool>) -> Arc<Self> {
         let proposer = Arc::<Self>::default();
         let (this, clock) = (proposer.clone(), env.clock.clone());
         let task = async move {
@@ -121,7 +142,7 @@ impl Proposer {
                 let round = tokio::select! {
                     biased;
                     _ = closed.wait_for(|closed| *closed) => break,
-                    round = this.next_round() => round,
+                    round = this.next_round(lease) => round,
                 };
                 let (ts_ms, shared) = (clock.wall_ms(), Arc::new(Round(this.clone())));
                 let mut ended = false;
@@ -158,13 +179,15 @@ impl Proposer {
         Some(Queued { proposer: self.clone(), number, answer })
     }
 
-    async fn next_round(&self) -> Vec<Waiting> {
+    async fn next_round(&self, patience: Duration) -> Vec<Waiting> {
         loop {
-            let round = self.lock().take();
-            if !round.is_empty() {
-                return round;
+            let taken = self.lock().take(Instant::now(), patience);
+            match taken {
+                Ok(round) => return round,
+                Err(None) => self.wake.notified().await,
+                // Too late to be woken is no error: then it is time.
+                Err(Some(until)) => _ = tokio::time::timeout_at(until, self.wake.notified()).await,
             }
-            self.wake.notified().await;
         }
     }
 
@@ -183,6 +206,8 @@ impl Proposer {
 mod tests {
     use super::*;
     use crate::admission::Admission;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     struct Sent {
         proposer: Arc<Proposer>,
@@ -204,8 +229,14 @@ mod tests {
 
         /// How much the next round has, and what stands for it.
         fn take(&self) -> (usize, Option<Arc<Round>>) {
-            let taken = self.proposer.lock().take().len();
-            (taken, (taken > 0).then(|| Arc::new(Round(self.proposer.clone()))))
+            self.take_at(Instant::now())
+        }
+
+        fn take_at(&self, now: Instant) -> (usize, Option<Arc<Round>>) {
+            match self.proposer.lock().take(now, PATIENCE) {
+                Ok(round) => (round.len(), Some(Arc::new(Round(self.proposer.clone())))),
+                Err(_) => (0, None),
+            }
         }
     }
 
@@ -239,6 +270,18 @@ mod tests {
         assert_eq!(sent.take().0, 0);
         rounds.pop();
         assert_eq!(sent.take().0, FULL);
+    }
+
+    #[test]
+    fn a_round_that_takes_too_long_holds_nothing_up() {
+        let mut sent = Sent::new();
+        sent.queue(1, 10);
+        let (_, stuck) = sent.take();
+        sent.queue(1, 10);
+        let now = Instant::now();
+        assert_eq!(sent.take_at(now).0, 0);
+        assert_eq!(sent.take_at(now + PATIENCE).0, 1);
+        drop(stuck);
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Partition {
         let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), times, hands_over, closed.clone());
         spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
-        let proposer = Proposer::start(&env, raft.clone(), closing.subscribe());
+        let proposer = Proposer::start(&env, raft.clone(), timing.lease(), closing.subscribe());
         let inner = Inner {
             env,
             id,
