@@ -274,12 +274,15 @@ mod tests {
             match call {
                 Body::Propose(request) => {
                     self.gate.acquire().await.expect("it is never closed").forget();
-                    Some(Body::Proposed(peer::ProposeResponse { revision: request.timeout_ms, result: None }))
+                    let answers = vec![peer::Proposed { revision: request.timeout_ms, result: None }];
+                    Some(Body::Proposed(peer::ProposeResponse { answers }))
                 }
                 Body::Query(_) => {
                     self.reads.fetch_add(1, Ordering::Relaxed);
-                    let answer = peer::query_response::Result::Answer(vec![0; self.bytes].into());
-                    Some(Body::Queried(peer::QueryResponse { result: Some(answer), revision: 0, stale_ms: 0 }))
+                    let result = Some(peer::queried::Result::Answer(vec![0; self.bytes].into()));
+                    let answers = peer::Answers { answers: vec![peer::Queried { result }] };
+                    let result = Some(peer::query_response::Result::Answers(answers));
+                    Some(Body::Queried(peer::QueryResponse { result, revision: 0, stale_ms: 0 }))
                 }
                 Body::KeepAlive(_) => {
                     self.keep_alives.fetch_add(1, Ordering::Relaxed);
@@ -386,7 +389,8 @@ mod tests {
     }
 
     fn write(number: u64) -> Body {
-        Body::Propose(peer::ProposeRequest { timeout_ms: number, ..peer::ProposeRequest::default() })
+        let bodies = vec![Bytes::new()];
+        Body::Propose(peer::ProposeRequest { bodies, timeout_ms: number, ..peer::ProposeRequest::default() })
     }
 
     fn read() -> Body {
@@ -426,11 +430,11 @@ mod tests {
         assert_eq!(refused.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [most, most + 1, most + 2, most + 3]);
         for (_, body) in refused {
             let failure = match body {
-                Body::Proposed(peer::ProposeResponse {
-                    result: Some(peer::propose_response::Result::Failure(failure)),
-                    ..
-                })
-                | Body::Queried(peer::QueryResponse {
+                Body::Proposed(peer::ProposeResponse { mut answers }) => match answers.pop().and_then(|it| it.result) {
+                    Some(peer::proposed::Result::Failure(failure)) => failure,
+                    other => panic!("{other:?} is not a refusal"),
+                },
+                Body::Queried(peer::QueryResponse {
                     result: Some(peer::query_response::Result::Failure(failure)),
                     ..
                 }) => failure,
@@ -445,7 +449,7 @@ mod tests {
         link.fake.gate.add_permits(limits::LINK_CALLS_MAX);
         let mut answered = Vec::new();
         for (id, body) in link.take(limits::LINK_CALLS_MAX).await {
-            assert!(matches!(body, Body::Proposed(proposed) if proposed.revision == id));
+            assert!(matches!(body, Body::Proposed(proposed) if proposed.answers[0].revision == id));
             answered.push(id);
         }
         answered.sort_unstable();
