@@ -217,10 +217,6 @@ impl Partition {
         ProposeError::rejected(code, message)
     }
 
-    pub(super) fn stopped(&self) -> ProposeError {
-        self.fatal(&Fatal::Stopped)
-    }
-
     /// Whether a command is taken from the reserve.
     fn is_needed(&self, body: &[u8]) -> bool {
         command::decode::<Envelope>("command", body).is_ok_and(|Envelope { request: _, command }| {
@@ -278,7 +274,7 @@ impl Partition {
     }
 }
 
-fn shutting_down() -> ProposeError {
+pub(super) fn shutting_down() -> ProposeError {
     ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down")
 }
 

@@ -15,7 +15,7 @@ use openraft::raft::Precondition;
 use tokio::time::{Instant, timeout_at};
 
 use super::membership::Membership;
-use super::propose::no_quorum;
+use super::propose::{no_quorum, shutting_down};
 use super::{Partition, ProposeError};
 use crate::reconfiguration::{Declared, Refusal, Step, next_step};
 use crate::transport::Target;
@@ -100,14 +100,14 @@ impl Partition {
                     }
                     Step::HandOver(fit) => {
                         self.transfer_to(|node| fit.contains(&node)).await;
-                        return Err(self.not_leader());
+                        return Err(self.other_leads());
                     }
                     Step::Await(nodes) => awaited = Some(nodes),
                 }
             }
             match timeout_at(deadline, watched.changed()).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(self.stopped()),
+                Ok(Err(_)) => return Err(shutting_down()),
                 Err(_) => return Err(late(&Membership::from(&metrics), &awaited.unwrap_or_default(), round.mark)),
             }
         }
@@ -155,19 +155,19 @@ impl Partition {
     /// Whether this replica leads and a majority follows, as it was a moment ago.
     fn still_leads(&self, metrics: &RaftMetrics) -> Result<(), ProposeError> {
         if self.shutting_down() {
-            return Err(self.stopped());
+            return Err(shutting_down());
         }
         if let Err(fatal) = &metrics.running_state {
             return Err(self.fatal(fatal));
         }
         if !metrics.state.is_leader() {
-            return Err(self.not_leader());
+            return Err(self.other_leads());
         }
         let leadership = self.inner.leadership.borrow();
         if leadership.leading && !leadership.has_quorum { Err(no_quorum()) } else { Ok(()) }
     }
 
-    fn not_leader(&self) -> ProposeError {
+    fn other_leads(&self) -> ProposeError {
         let server = self.inner.raft.server_metrics();
         let server = server.borrow_watched();
         let leader = server.current_leader.filter(|leader| *leader != self.inner.node.0);
