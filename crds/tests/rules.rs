@@ -105,6 +105,24 @@ fn refused() -> Vec<(&'static str, Option<Value>, Value, &'static str)> {
         ),
         (
             CLUSTER,
+            Some(json!({})),
+            json!({"spec": {"sidecar": {"timing": "fast"}}}),
+            "spec.sidecar.timing is immutable",
+        ),
+        (
+            CLUSTER,
+            Some(json!({"spec": {"sidecar": {"timing": "fast"}}})),
+            json!({"spec": {"sidecar": {}}}),
+            "spec.sidecar.timing is immutable",
+        ),
+        (
+            CLUSTER,
+            Some(json!({"spec": {"sidecar": {"timing": "fast"}}})),
+            json!({"spec": {"sidecar": {"timing": "slow"}}}),
+            "spec.sidecar.timing is immutable",
+        ),
+        (
+            CLUSTER,
             None,
             json!({"spec": {"template": {"spec": {"containers": [{"name": "coterie"}]}}}}),
             "the container name `coterie`",
@@ -200,6 +218,14 @@ fn right_objects_and_safe_changes_are_accepted() {
             CLUSTER,
             None,
             json!({"spec": {"template": {"spec": {"containers": [{"name": "app", "image": "app:1", "anything": {"new": 1}}], "volumes": [{"name": "tmp", "emptyDir": {}}]}}}}),
+        ),
+        (CLUSTER, None, json!({"spec": {"sidecar": {"timing": "fast"}}})),
+        // What holds without it may be said.
+        (CLUSTER, Some(json!({"spec": {"sidecar": {}}})), json!({"spec": {"sidecar": {"timing": "normal"}}})),
+        (
+            CLUSTER,
+            Some(json!({"spec": {"sidecar": {"timing": "slow"}}})),
+            json!({"spec": {"sidecar": {"timing": "slow", "logLevel": "debug"}}}),
         ),
         (GROUP, None, json!({})),
         (GROUP, Some(json!({})), json!({"spec": {"deletionPolicy": "Delete"}})),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use coterie_core::config::Timing;
 use coterie_core::machine::MACHINE_VERSION;
 use coterie_core::{ErrorCode, MemberName, NodeId, Rejection};
 use coterie_env::Env;
@@ -63,6 +64,8 @@ pub struct Own {
     pub zone: String,
     /// Whether it is a PERSISTENT member.
     pub voter: bool,
+    /// Which timers it runs with.
+    pub timing: Timing,
     /// The members that the management group is declared to have.
     pub seats: Vec<MemberName>,
     /// How far the log of each partition went when the process started.
@@ -252,6 +255,10 @@ impl Greetings {
         let accepted = met.get(&name).is_some_and(|met| met.identity.run == from.run && met.refused.is_none());
         let held = if accepted { Vec::new() } else { self.held(from) };
         let verdict = admission::judge(&own, alive, &held, from);
+        let verdict = match self.0.own.voter {
+            true => verdict.and_then(|new| admission::agree(self.0.own.timing, from).map(|()| new)),
+            false => verdict,
+        };
         let mut seen = match &verdict {
             // Only those who vote have a word in who is who.
             Ok(_) if from.voter => admission::learn(&own, &hello.known),
@@ -355,6 +362,7 @@ impl Greetings {
             zone: self.0.own.zone.clone(),
             voter: self.0.own.voter,
             formed: identity.formed,
+            timing: self.0.own.timing.label().to_owned(),
         }
     }
 
@@ -384,4 +392,48 @@ fn known(identity: &Identity) -> Vec<peer::Known> {
         run: known.run,
     });
     others.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identities::Ephemeral;
+
+    fn member(name: &str, voter: bool, timing: Timing) -> Greetings {
+        let own = Own {
+            run: 1,
+            address: String::new(),
+            zone: String::new(),
+            voter,
+            timing,
+            seats: Vec::new(),
+            marks: Vec::new(),
+            partitions: Partitions::default(),
+        };
+        let identities = Arc::new(Ephemeral::new("default", &MemberName(name.to_owned())));
+        Greetings::new(&coterie_env::real::real(), own, identities)
+    }
+
+    #[test]
+    fn a_member_of_other_timers_is_refused_on_both_sides_until_it_has_the_same() {
+        let normal = member("a", true, Timing::Normal);
+        let fast = member("b", true, Timing::Fast);
+        for (one, other, said) in [(&normal, &fast, "b runs with `timing: fast`"), (&fast, &normal, "a runs with")] {
+            let refused = one.greeted(other.hello(), None).refused;
+            assert!(refused.starts_with(&format!("invalid_argument: {said}")), "{refused}");
+        }
+        let name = MemberName("b".to_owned());
+        assert!(!normal.reachable(&name));
+        let changed = member("b", true, Timing::Normal);
+        assert_eq!(normal.greeted(changed.hello(), None).refused, "");
+        assert!(normal.reachable(&name));
+    }
+
+    #[test]
+    fn timers_of_clients_are_no_matter() {
+        let voter = member("a", true, Timing::Fast);
+        let client = member("c", false, Timing::Normal);
+        assert_eq!(voter.greeted(client.hello(), None).refused, "");
+        assert_eq!(client.greeted(voter.hello(), None).refused, "");
+    }
 }

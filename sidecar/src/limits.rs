@@ -42,8 +42,6 @@ pub const TRY_MS_MAX: u64 = 1_000;
 pub const EXPIRY_TICK_MS: u64 = 50;
 /// How many sessions one entry may expire.
 pub const EXPIRE_BATCH_MAX: usize = 1_000;
-/// What a new leader adds to every session's time-out: the longest time without a leader that an election causes.
-pub const EXPIRY_GRACE_MS: u64 = 400;
 /// How often watchers are told whether what they see is up to date.
 pub const STALENESS_TICK_MS: u64 = 250;
 /// A view counts as stale when its replica has not heard of a leader for this long.

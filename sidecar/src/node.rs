@@ -479,12 +479,13 @@ fn assemble(assembly: Assembly) -> Inner {
     let Assembly { env, config, run, store, identities, tls } = assembly;
     let sender = Sender { node: identities.identity().node_id, run };
     let partitions = Partitions::default();
-    let ticker = Ticker::start(&env, Timing::default());
+    let ticker = Ticker::start(&env, Timing::from(config.timing));
     let own = Own {
         run,
         address: config.local.address.as_ref().map(ToString::to_string).unwrap_or_default(),
         zone: config.local.zone.clone(),
         voter: config.local.kind == MemberKind::Persistent,
+        timing: config.timing,
         seats: config.management.as_ref().map(|group| group.members.clone()).unwrap_or_default(),
         marks: store.as_ref().map(|store| store.marks()).unwrap_or_default(),
         partitions: partitions.clone(),

@@ -6,9 +6,13 @@
 //!
 //! | what | why | so |
 //! |---|---|---|
-//! | a voter that restarts | it has forgotten whom it answered | it neither votes nor campaigns for one lease after its start ([`Restarted`]) |
+//! | a voter that restarts | it has forgotten whom it answered | it neither votes nor campaigns for the longest lease after its start ([`Restarted`]) |
 //! | a lead that is given away | voters need not wait when the leader says so, and its word may arrive late | no read rests on a lease in that term any more |
 //! | a machine that was suspended | the clock that Raft reads stands still meanwhile | what was answered before is worth nothing |
+//!
+//! All replicas must mean the same time by a lease: members of other timers do not admit each other (`admission.rs` in
+//! the sidecar). One that was restarted with other timers has answered leaders of the former ones; so what it keeps after a
+//! start is the longest lease that there is.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +20,8 @@ use std::time::Duration;
 
 use coterie_env::Clock;
 use tokio::time::Instant;
+
+use crate::timing::LEASE_MAX;
 
 /// How much of the lease is used: clocks of members may differ in their rate by a tenth.
 const USED_PERCENT: u32 = 90;
@@ -52,11 +58,14 @@ impl Lease {
         self.given_away.fetch_max(term, Ordering::SeqCst);
     }
 
+    /// How much of a lease is believed in: clocks may run at other rates, and a short suspension is not noticed.
+    pub(crate) fn used(length: Duration) -> Duration {
+        (length * USED_PERCENT / 100).saturating_sub(Duration::from_millis(SUSPENDED_MS))
+    }
+
     /// Whether the leader of `term` is the only one, if the last that a majority has answered was sent `age` ago.
     pub(crate) fn holds(&self, term: u64, age: Duration, clock: &dyn Clock) -> bool {
-        age * 100 < self.length * USED_PERCENT
-            && age < self.awake_for(clock)
-            && self.given_away.load(Ordering::SeqCst) < term
+        age < Self::used(self.length) && age < self.awake_for(clock) && self.given_away.load(Ordering::SeqCst) < term
     }
 
     fn awake_for(&self, clock: &dyn Clock) -> Duration {
@@ -78,8 +87,8 @@ pub(crate) struct Restarted {
 }
 
 impl Restarted {
-    pub(crate) fn now(lease: Duration) -> Self {
-        Self { until: Instant::now() + lease }
+    pub(crate) fn now() -> Self {
+        Self { until: Instant::now() + LEASE_MAX }
     }
 
     /// One that has never answered anybody.
@@ -124,7 +133,7 @@ mod tests {
         let lease = Lease::new(LEASE, &clock);
         pass(&clock, 1).await;
         let acked = Instant::now();
-        pass(&clock, 359).await;
+        pass(&clock, 339).await;
         assert!(lease.holds(1, acked.elapsed(), &clock));
         pass(&clock, 1).await;
         assert!(!lease.holds(1, acked.elapsed(), &clock));
@@ -157,10 +166,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_restarted_voter_keeps_still_for_one_lease() {
-        let restarted = Restarted::now(LEASE);
+    async fn a_restarted_voter_keeps_still_for_the_longest_lease() {
+        let restarted = Restarted::now();
+        tokio::time::advance(LEASE_MAX - Duration::from_millis(1)).await;
         assert!(restarted.keeps_still());
-        tokio::time::advance(LEASE).await;
+        tokio::time::advance(Duration::from_millis(1)).await;
         assert!(!restarted.keeps_still());
         assert!(!Restarted::never().keeps_still());
     }

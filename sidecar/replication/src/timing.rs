@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use coterie_core::config;
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
-/// Raft's timers, in milliseconds.
+/// Raft's timers, in milliseconds; the same on all replicas, since leases rest on them (`lease.rs`).
 ///
 /// A crash of the leader is noticed after `election_max_ms` (followers do not vote before) and the next leader is there
-/// after at most `election_max_ms` more: about 650 ms by default.
+/// after at most `election_max_ms` more, unless votes are split: about 650 ms by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Between two signs of life of a leader.
@@ -21,6 +22,9 @@ pub struct Timing {
 impl Timing {
     /// For pods with a core of their own, or most of one.
     pub const NORMAL: Self = Self { heartbeat_ms: 100, election_min_ms: 250, election_max_ms: 400 };
+    /// For cores that nothing else keeps busy, and disks that flush within a few milliseconds: a vote must be asked for,
+    /// flushed and answered within 45 ms, and a leader that stands still for 100 ms loses its followers.
+    pub const FAST: Self = Self { heartbeat_ms: 25, election_min_ms: 60, election_max_ms: 100 };
     /// For pods that are throttled to a fifth of a core or less: a throttled leader must not lose its followers.
     pub const SLOW: Self = Self { heartbeat_ms: 150, election_min_ms: 500, election_max_ms: 800 };
 
@@ -42,6 +46,28 @@ impl Timing {
     pub(crate) fn failover_max(&self) -> Duration {
         Duration::from_millis(self.election_max_ms * 4)
     }
+
+    /// How long entries may be on their way to a follower that says nothing. Not less than a busy disk may take for a
+    /// flush: sending them once more would only keep it busier.
+    pub(crate) fn append_timeout(&self) -> Duration {
+        self.lease().max(APPEND_TIMEOUT_MIN)
+    }
+
+    /// How long to wait before a follower that could not be reached is tried again: a heartbeat, then two, then five.
+    fn backoff(&self) -> String {
+        let Self { heartbeat_ms, .. } = self;
+        format!("{heartbeat_ms}ms {}ms ..{}ms", heartbeat_ms * 2, heartbeat_ms * 5)
+    }
+}
+
+impl From<config::Timing> for Timing {
+    fn from(timing: config::Timing) -> Self {
+        match timing {
+            config::Timing::Normal => Self::NORMAL,
+            config::Timing::Fast => Self::FAST,
+            config::Timing::Slow => Self::SLOW,
+        }
+    }
 }
 
 impl Default for Timing {
@@ -50,6 +76,12 @@ impl Default for Timing {
     }
 }
 
+/// Heartbeats that may be missing before a follower begins to time its leader.
+pub(crate) const SILENT_HEARTBEATS: u64 = 2;
+/// The longest lease that any voter may have granted: one that restarts does not know what its timers were before.
+pub(crate) const LEASE_MAX: Duration = Duration::from_millis(Timing::SLOW.election_max_ms);
+/// See [`Timing::append_timeout`].
+const APPEND_TIMEOUT_MIN: Duration = Duration::from_millis(400);
 /// Between two tries of a leader whose volume is full to give the lead to a replica that has room. The one that gets it
 /// may be full soon after; so the lead of a cluster that is nearly full moves about this often at most.
 pub(crate) const HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
@@ -104,9 +136,66 @@ pub(crate) fn config(name: String, timing: &Timing) -> Result<Config, ConfigErro
         enable_pre_vote: Some(true),
         // A restarted leader might serve a state that is older than what it served before.
         enable_leader_restore: Some(false),
-        // A peer that is back is found again within a heartbeat or a few.
-        backoff: "100ms 200ms ..500ms".to_owned(),
+        backoff: timing.backoff(),
         ..Config::default()
     }
     .validate()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lease::Lease;
+
+    const ALL: [Timing; 3] = [Timing::NORMAL, Timing::FAST, Timing::SLOW];
+
+    #[test]
+    fn openraft_takes_all_timings() {
+        for timing in ALL {
+            let config = config("p".to_owned(), &timing).unwrap_or_else(|error| panic!("{timing:?}: {error}"));
+            assert_eq!(config.election_timeout_max, timing.election_max_ms);
+        }
+    }
+
+    #[test]
+    fn every_timing_of_the_configuration_has_its_timers() {
+        assert_eq!(config::Timing::ALL.map(Timing::from), ALL);
+        assert_eq!(Timing::from(config::Timing::default()), Timing::default());
+    }
+
+    /// openraft's timer of elections looks this often (`Config::tick_interval`).
+    fn election_tick(timing: &Timing) -> Duration {
+        Duration::from_millis((timing.heartbeat_ms * 13 / 64).max(1))
+    }
+
+    #[test]
+    fn a_lost_heartbeat_costs_neither_the_lead_nor_the_lease_of_reads() {
+        for timing in ALL {
+            assert!(timing.lease() > timing.heartbeat() * 3, "{timing:?}");
+            assert!(Lease::used(timing.lease()) > timing.heartbeat() * 2, "{timing:?}");
+        }
+    }
+
+    #[test]
+    fn elections_are_timed_before_the_lease_of_a_silent_leader_ends() {
+        for timing in ALL {
+            // Silence is seen at the ticker's next tick, and openraft's timer starts then.
+            let silence = timing.heartbeat() * (u32::try_from(SILENT_HEARTBEATS).expect("it is small") + 1);
+            assert!(silence + election_tick(&timing) <= timing.lease(), "{timing:?}");
+            // Time-outs of two followers differ by more than the timer's precision, or they would split every vote.
+            let spread = timing.lease() - timing.election_min();
+            assert!(spread > election_tick(&timing) * 4, "{timing:?}");
+        }
+    }
+
+    #[test]
+    fn a_failover_takes_as_long_as_the_documentation_says() {
+        let longest = |timing: Timing| (timing.lease() * 2 + election_tick(&timing)).as_millis();
+        assert_eq!(ALL.map(longest), [820, 205, 1_630]);
+        for timing in ALL {
+            assert!(timing.failover_max() > timing.lease() * 3, "{timing:?}: there is time for a split vote");
+            assert!(timing.append_timeout() >= timing.lease(), "{timing:?}");
+            assert!(timing.lease() <= LEASE_MAX, "{timing:?}: a restarted voter keeps still for every lease");
+        }
+    }
 }

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use coterie_core::config::Timing;
 use coterie_core::{ErrorCode, Rejection};
 use coterie_proto::peer;
 use coterie_store::directory::{Identity, KnownPeer};
@@ -87,6 +88,25 @@ pub fn judge(
         ));
     }
     Ok(if *known == presented { None } else { Some(presented) })
+}
+
+/// Whether a member runs with the same timers as this one, which votes. If both vote they must: a leader answers `leased`
+/// reads for as long as it believes that the others keep from voting.
+pub fn agree(own: Timing, from: &peer::Identity) -> Result<(), Rejection> {
+    // One that says nothing is of the version before, which had no other.
+    let theirs = if from.timing.is_empty() { Timing::Normal.label() } else { &from.timing };
+    if !from.voter || theirs == own.label() {
+        return Ok(());
+    }
+    Err(Rejection::new(
+        ErrorCode::InvalidArgument,
+        format!(
+            "{} runs with `timing: {theirs}`, this member with `timing: {}`: give all members the same `timing`, and stop \
+             all of them before changing it",
+            from.member,
+            own.label()
+        ),
+    ))
 }
 
 /// Judges this member by what another one knows of it.
@@ -262,6 +282,25 @@ mod tests {
         let rejection = judge(&own(), None, &[], &mixed).expect_err("refused");
         assert_eq!(rejection.code, ErrorCode::DirectoryReplaced);
         assert!(rejection.message.contains("volumes of different clusters are mixed"), "{}", rejection.message);
+    }
+
+    #[test]
+    fn a_voter_of_other_timers_is_refused_with_both_values_and_the_fix() {
+        let timed = |timing: &str| peer::Identity { timing: timing.into(), ..from(2, 6, 60) };
+        let rejection = agree(Timing::Normal, &timed("fast")).expect_err("refused");
+        assert_eq!(rejection.code, ErrorCode::InvalidArgument);
+        assert_eq!(
+            rejection.message,
+            "member-2 runs with `timing: fast`, this member with `timing: normal`: give all members the same `timing`, and \
+             stop all of them before changing it"
+        );
+        assert!(agree(Timing::Fast, &timed("fast")).is_ok());
+        assert!(agree(Timing::Normal, &timed("of a later version")).is_err());
+        // A version that did not say it had only one.
+        assert!(agree(Timing::Normal, &timed("")).is_ok());
+        assert!(agree(Timing::Slow, &timed("")).is_err());
+        let client = peer::Identity { voter: false, ..timed("fast") };
+        assert!(agree(Timing::Normal, &client).is_ok(), "who has no vote grants no lease");
     }
 
     #[test]

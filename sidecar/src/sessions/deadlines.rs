@@ -25,6 +25,9 @@ pub(super) struct Deadlines {
     tick_ms: u64,
     /// The newest session that is taken over; 0: none is.
     newest: SessionId,
+    /// What a new leader adds to every session's time-out: the longest time that an election takes once the lease of the
+    /// leader before is over, unless votes are split.
+    election_ms: u64,
     /// What a session gets whose deadline is not known, beside its time-out.
     grace_ms: u64,
     sessions: Ordered<SessionId>,
@@ -71,6 +74,11 @@ pub(super) enum Kept {
 }
 
 impl Deadlines {
+    /// Of a partition whose elections take at most `election_ms`.
+    pub(super) fn new(election_ms: u64) -> Self {
+        Self { election_ms, ..Self::default() }
+    }
+
     /// A session that was kept alive now.
     pub(super) fn keep(&mut self, session: SessionId, now_ms: u64, ttl_ms: u64) -> Kept {
         if !self.leads {
@@ -95,9 +103,9 @@ impl Deadlines {
         }
         if new_leader || slept || !has_quorum {
             let (expiring, proposing) = (std::mem::take(&mut self.expiring), self.proposing);
-            *self = Self { term: Some(term), leads: true, expiring, proposing, ..Self::default() };
+            *self = Self { term: Some(term), leads: true, expiring, proposing, ..Self::new(self.election_ms) };
         }
-        self.grace_ms = if new_leader { limits::EXPIRY_GRACE_MS } else { 0 };
+        self.grace_ms = if new_leader { self.election_ms } else { 0 };
         self.tick_ms = now_ms;
     }
 
@@ -255,6 +263,7 @@ mod tests {
     use super::*;
 
     const TTL_MS: u64 = 5_000;
+    const ELECTION_MS: u64 = 400;
     const NONE: [u64; 0] = [];
 
     /// Deadlines, and the sessions that the machine holds.
@@ -295,7 +304,7 @@ mod tests {
 
     /// A leader of term 1 that looked at these sessions at 0.
     fn leading(sessions: impl IntoIterator<Item = u64>) -> Led {
-        let mut led = Led::default();
+        let mut led = Led { deadlines: Deadlines::new(ELECTION_MS), live: BTreeSet::new() };
         led.go_on(1, true, 0);
         led.look(sessions);
         led
@@ -325,7 +334,7 @@ mod tests {
 
     /// A leader of term 1 that has proposed to expire session 1 and waits for the answer; and when.
     fn expiring() -> (Led, u64) {
-        let now_ms = TTL_MS + limits::EXPIRY_GRACE_MS;
+        let now_ms = TTL_MS + ELECTION_MS;
         let mut deadlines = leading([1]);
         assert_eq!(propose(&mut deadlines, now_ms), [1]);
         (deadlines, now_ms)
@@ -339,8 +348,8 @@ mod tests {
         assert_eq!(tick(&mut deadlines, 2_000), NONE);
         assert_eq!(deadlines.keep(SessionId(2), 2_000, TTL_MS), Kept::Alive);
         // A new leader adds its grace.
-        assert_eq!(tick(&mut deadlines, TTL_MS + limits::EXPIRY_GRACE_MS - 1), NONE);
-        assert_eq!(tick(&mut deadlines, TTL_MS + limits::EXPIRY_GRACE_MS), [3]);
+        assert_eq!(tick(&mut deadlines, TTL_MS + ELECTION_MS - 1), NONE);
+        assert_eq!(tick(&mut deadlines, TTL_MS + ELECTION_MS), [3]);
         assert_eq!(tick(&mut deadlines, 7_000), [3, 1, 2], "it stays due until it is gone");
         assert_eq!(deadlines.keep(SessionId(1), 7_000, TTL_MS), Kept::Expiring);
         deadlines.look([2]);
@@ -359,7 +368,7 @@ mod tests {
             assert_eq!(deadlines.newest(), SessionId(0), "it takes everything over again");
             deadlines.look([1]);
             assert_eq!(tick(&mut deadlines, now_ms + TTL_MS - 1), NONE, "{term} {has_quorum}");
-            let grace_ms = if term == 2 { limits::EXPIRY_GRACE_MS } else { 0 };
+            let grace_ms = if term == 2 { ELECTION_MS } else { 0 };
             assert_eq!(deadlines.keep(SessionId(1), now_ms + TTL_MS - 1, 1 + grace_ms), Kept::Alive);
             assert_eq!(tick(&mut deadlines, now_ms + TTL_MS + grace_ms), [1], "and no more than that");
         }

@@ -55,7 +55,8 @@ impl Keepers {
 
     /// Starts the timers of a replica.
     pub fn start(&self, env: &Env, id: &PartitionId, partition: &Partition, stop: CancellationToken) {
-        let keeper = Keeper { env: env.clone(), deadlines: Arc::default() };
+        let deadlines = Deadlines::new(partition.timing().election_max_ms);
+        let keeper = Keeper { env: env.clone(), deadlines: Arc::new(Mutex::new(deadlines)) };
         self.0.write().expect("no panic while the lock is held").insert(id.clone(), keeper.clone());
         let partition = partition.clone();
         env.spawn.spawn("keeper", Box::pin(async move { keeper.run(partition, stop).await }));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use coterie_core::config::builder;
 
 use crate::results::Op;
 use crate::system::System;
@@ -30,6 +31,9 @@ pub struct Options {
     /// Whether peers speak mTLS.
     #[arg(long, default_value = "both")]
     pub tls: Tls,
+    /// Which timers the members of Coterie have; etcd has its own.
+    #[arg(long, default_value = "normal")]
+    pub timing: Timing,
     /// How many leaders are killed, and how many are stopped.
     #[arg(long, default_value_t = 20)]
     pub failovers: u32,
@@ -70,6 +74,24 @@ pub enum Tls {
     Off,
     /// Plain, then with mTLS.
     Both,
+}
+
+/// Timers, as in the members' configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Timing {
+    /// What a file without the key has.
+    Normal,
+    /// For machines that nothing else keeps busy.
+    Fast,
+}
+
+impl From<Timing> for builder::Timing {
+    fn from(timing: Timing) -> Self {
+        match timing {
+            Timing::Normal => Self::Normal,
+            Timing::Fast => Self::Fast,
+        }
+    }
 }
 
 /// A thing to measure.

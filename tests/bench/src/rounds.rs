@@ -99,7 +99,7 @@ impl<'a> Rounds<'a> {
             System::Etcd => self.programs.etcd.clone(),
             System::Coterie => self.programs.coterie.clone(),
         };
-        Ok(Setup { directory, peer_tls, program })
+        Ok(Setup { directory, peer_tls, timing: self.options.timing.into(), program })
     }
 
     async fn round(&mut self, system: System, peer_tls: bool, round: u32) -> Result<()> {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use coterie_core::config::builder::Timing;
 
 use crate::fanout::Fanout;
 use crate::load::{Part, Samples};
@@ -45,6 +46,8 @@ pub struct Setup {
     pub directory: PathBuf,
     /// Whether members speak mTLS with each other. Clients never do.
     pub peer_tls: bool,
+    /// The timers of Coterie's members.
+    pub timing: Timing,
     /// The program of a member.
     pub program: PathBuf,
 }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use coterie_core::config::CONSENSUS_GROUP;
-use coterie_core::config::builder::{Builder, Group, Member, Profile, Security};
+use coterie_core::config::builder::{Builder, Group, Member, Profile, Security, Timing};
 
 use super::Validated;
 use crate::names;
@@ -28,6 +28,10 @@ pub fn builder(cluster: &Validated) -> Builder {
             certificate: format!("{}/tls.crt", names::CERTIFICATES_DIRECTORY),
             key: format!("{}/tls.key", names::CERTIFICATES_DIRECTORY),
         });
+    // What holds anyway is not said: a file that changes replaces pods.
+    if cluster.timing != Timing::default() {
+        builder = builder.timing(cluster.timing);
+    }
     for pod in &voters {
         builder = builder.member(Member::persistent(pod, names::address(&cluster.name, &cluster.namespace, pod)));
     }

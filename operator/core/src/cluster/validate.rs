@@ -1,7 +1,8 @@
 //! Step "validate" of the Cluster's controller: a [`Validated`] is the only thing that the later steps read of a spec.
 
+use coterie_core::config;
 use coterie_crds::cluster::{
-    Cluster, ClusterSpec, Profile, Resources, Retention, STORAGE_SIZE_MIN, Security, Sidecar, Storage,
+    Cluster, ClusterSpec, Profile, Resources, Retention, STORAGE_SIZE_MIN, Security, Sidecar, Storage, Timing,
 };
 use coterie_crds::opaque::{Amounts, PodTemplate};
 use serde_json::{Map, Value};
@@ -46,6 +47,8 @@ pub struct Validated {
     pub storage: Storage,
     /// The sidecar's container.
     pub sidecar: Container,
+    /// The timers of its members.
+    pub timing: config::Timing,
     /// Whether there is a NetworkPolicy.
     pub network_policy: bool,
     /// Whether nothing is to be changed but certificates that run out.
@@ -128,6 +131,7 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<Validated, Err
     }
     check_storage(storage, &mut problems);
     let template = template.as_ref().and_then(|template| split(template, &mut problems));
+    let timing = timing(sidecar.timing);
     let sidecar = container(sidecar, defaults);
     if !problems.is_empty() {
         return Err(Error { problems });
@@ -142,6 +146,7 @@ pub fn validate(cluster: &Cluster, defaults: &Defaults) -> Result<Validated, Err
         template,
         storage: storage.clone(),
         sidecar,
+        timing,
         network_policy: *network_policy,
         paused: *paused,
     })
@@ -158,8 +163,17 @@ fn check_storage(storage: &Storage, problems: &mut Vec<String>) {
     }
 }
 
+fn timing(said: Option<Timing>) -> config::Timing {
+    match said.unwrap_or_default() {
+        Timing::Normal => config::Timing::Normal,
+        Timing::Fast => config::Timing::Fast,
+        Timing::Slow => config::Timing::Slow,
+    }
+}
+
 fn container(sidecar: &Sidecar, defaults: &Defaults) -> Container {
-    let Sidecar { image, image_pull_policy, resources, log_level } = sidecar;
+    // How it is timed is in its file.
+    let Sidecar { image, image_pull_policy, resources, log_level, timing: _ } = sidecar;
     let Resources { requests: Amounts(requests), limits: Amounts(limits) } = resources;
     Container {
         image: image.clone().unwrap_or_else(|| defaults.sidecar_image.clone()),

@@ -2,7 +2,7 @@
 
 use crate::fixtures::{self, cluster, defaults, nothing, observed, validated};
 use coterie_core::command::MemberKind;
-use coterie_core::config::Config;
+use coterie_core::config::{Config, Timing};
 use coterie_operator_core::cluster::{Observed, configuration, plan, validate};
 use coterie_operator_core::names;
 use serde_json::{Value, json};
@@ -148,6 +148,18 @@ fn the_file_is_valid_for_every_voter_and_makes_every_other_pod_a_client() {
     // The address is the pod's name below the headless Service, with the peers' port.
     let file = configuration::file(&validated(json!({})));
     assert!(file.contains("orders-2.orders-members.shop.svc:7301"), "{file}");
+}
+
+#[test]
+fn the_file_says_how_members_are_timed_unless_it_is_as_ever() {
+    let file = |spec: Value| configuration::file(&validated(spec));
+    assert_eq!(file(json!({"sidecar": {"timing": "normal"}})), file(json!({})));
+    for (word, timing) in [("fast", Timing::Fast), ("slow", Timing::Slow)] {
+        let cluster = validated(json!({"sidecar": {"timing": word}}));
+        let config = configuration::builder(&cluster).local_member("orders-0").build().unwrap();
+        assert_eq!(config.timing, timing);
+        assert!(configuration::file(&cluster).contains(&format!("\ntiming: {word}\n")));
+    }
 }
 
 #[test]

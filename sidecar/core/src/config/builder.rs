@@ -44,6 +44,7 @@ pub struct Builder {
     pub(super) health_port: Option<u16>,
     pub(super) peer_bind: Option<SocketAddr>,
     pub(super) security: Security,
+    pub(super) timing: Option<Timing>,
     pub(super) session_timeout_ms: Option<u64>,
     pub(super) application: Option<Application>,
 }
@@ -127,6 +128,33 @@ impl Profile {
             Self::Consensus => "consensus",
             Self::DataGrid => "data-grid",
             Self::Client => "client",
+        }
+    }
+}
+
+/// How fast a cluster notices that a leader is gone, and how much it bears before it believes so: Raft's timers. The same
+/// on all members that vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Timing {
+    /// For members with a core of their own, or most of one.
+    #[default]
+    Normal,
+    /// For members whose cores and disks are never busy.
+    Fast,
+    /// For members that are throttled to a fifth of a core or less.
+    Slow,
+}
+
+impl Timing {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Normal, Self::Fast, Self::Slow];
+
+    /// Its word in a file.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Normal => "normal",
+            Self::Fast => "fast",
+            Self::Slow => "slow",
         }
     }
 }
@@ -293,6 +321,11 @@ impl Builder {
     /// How sidecars know each other.
     pub fn security(self, security: Security) -> Self {
         Self { security, ..self }
+    }
+
+    /// Raft's timers, the same on all members. Default: [`Timing::Normal`].
+    pub fn timing(self, timing: Timing) -> Self {
+        Self { timing: Some(timing), ..self }
     }
 
     /// The time-out of this sidecar's sessions, in milliseconds.

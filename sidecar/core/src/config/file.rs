@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::builder::{Application, Builder, Group, Member, Probe, Profile, Security};
+use super::builder::{Application, Builder, Group, Member, Probe, Profile, Security, Timing};
 use super::error::Error;
 use super::reader::{Field, Places, Reader, Table};
 use super::write::{kind_label, protocol_label};
@@ -160,6 +160,8 @@ fn group(reader: &mut Reader, table: &Table<'_>) -> Group {
 
 fn listeners(reader: &mut Reader, root: &Table<'_>, builder: &mut Builder) {
     builder.data_directory = root.get("data-directory").and_then(|field| reader.text(&field));
+    let timings = Timing::ALL.map(|timing| (timing.label(), timing));
+    builder.timing = root.get("timing").and_then(|field| reader.word(&field, &timings));
     let ttl = limits::SESSION_TTL_MS_MIN..=limits::SESSION_TTL_MS_MAX;
     builder.session_timeout_ms = root.get("session-timeout-ms").and_then(|field| reader.number(&field, ttl));
     if let Some(field) = root.get("api") {

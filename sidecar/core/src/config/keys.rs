@@ -16,6 +16,7 @@ pub const TABLES: &[(&str, &[&str])] = &[
             "health",
             "peer",
             "security",
+            "timing",
             "session-timeout-ms",
             "application",
         ],

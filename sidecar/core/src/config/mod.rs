@@ -28,7 +28,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use address::{Address, check_name};
-pub use builder::Builder;
+pub use builder::{Builder, Timing};
 pub use error::{Error, Problem};
 pub use keys::TABLES;
 
@@ -84,6 +84,8 @@ pub struct Config {
     pub peer: Option<Listen>,
     /// How this sidecar and its peers know each other.
     pub security: Security,
+    /// Raft's timers; the same on all members that vote.
+    pub timing: Timing,
     /// The time-out of this sidecar's sessions, in milliseconds.
     pub session_timeout_ms: u64,
     /// The application that this sidecar joins to a group by probing it (D20).

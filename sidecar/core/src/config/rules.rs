@@ -36,6 +36,7 @@ pub(super) fn resolve(builder: &Builder) -> Result<Config, Vec<Problem>> {
         health,
         peer,
         security: rules.security(&members, peer),
+        timing: builder.timing.unwrap_or_default(),
         session_timeout_ms: rules.session_timeout_ms(),
         application,
         local,

@@ -1,6 +1,6 @@
 //! The builder as a file (S114).
 
-use super::builder::{Application, Builder, Group, Member, Probe, Security};
+use super::builder::{Application, Builder, Group, Member, Probe, Security, Timing};
 use super::tree::{Entry, Node, Value};
 use crate::command::{MemberKind, Protocol};
 use crate::ids::PartitionGroupName;
@@ -23,6 +23,7 @@ pub(super) fn to_yaml(builder: &Builder) -> String {
         health_port,
         peer_bind,
         security,
+        timing,
         session_timeout_ms,
         application,
     } = builder;
@@ -49,6 +50,7 @@ pub(super) fn to_yaml(builder: &Builder) -> String {
         .table("health", health)
         .table("peer", Table::new().text("bind", peer_bind.as_ref()))
         .table("security", security_table(security))
+        .text("timing", timing.map(Timing::label))
         .number("session-timeout-ms", *session_timeout_ms)
         .value("application", application.as_ref().map(application_value));
     let options = serde_saphyr::ser_options! { compact_list_indent: false };

@@ -15,7 +15,7 @@ use crate::lease::Restarted;
 use crate::replica::Replica;
 use crate::room::Rooms;
 use crate::ticker::Ticker;
-use crate::timing::{HAND_OVER_PAUSE, Timing};
+use crate::timing::{HAND_OVER_PAUSE, SILENT_HEARTBEATS, Timing};
 use crate::types::Raft;
 
 /// Who leads the partition, as this replica knows it.
@@ -73,9 +73,6 @@ fn observe(raft: &Raft, replica: &Replica, timing: &Timing) -> Observed {
         silent_ms,
     }
 }
-
-/// Heartbeats that may be missing before a follower begins to time its leader.
-const SILENT_HEARTBEATS: u64 = 2;
 
 /// What says when a replica beats, and when it campaigns.
 pub(super) struct Times {
@@ -229,18 +226,4 @@ fn successor(raft: &Raft, own: u64, timing: &Timing, is_fit: impl Fn(u64) -> boo
         .map(|node| (replication.get(&node).copied().flatten(), Reverse(node)))
         .max()
         .map(|(_, Reverse(node))| node)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_normal_lease_is_longer_than_three_heartbeats() {
-        assert!(Timing::NORMAL.lease() > Timing::NORMAL.heartbeat() * 3);
-        assert!(Timing::SLOW.lease() > Timing::SLOW.heartbeat() * 3);
-        assert!(Timing::NORMAL.failover_max() < Duration::from_secs(2));
-    }
 }

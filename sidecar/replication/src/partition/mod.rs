@@ -152,13 +152,13 @@ impl Partition {
         let rooms: Arc<Rooms> = Arc::default();
         let lease = Arc::new(Lease::new(timing.lease(), &*env.clock));
         let is_new = log.is_pristine() && state_is_pristine;
-        let restarted = if is_new { Restarted::never() } else { Restarted::now(timing.lease()) };
+        let restarted = if is_new { Restarted::never() } else { Restarted::now() };
         let hands_over = leadership::HandsOver { own: node.0, rooms: rooms.clone() };
         let network = Network {
             transport,
             partition: id.clone(),
             generation,
-            append_timeout: timing.lease(),
+            append_timeout: timing.append_timeout(),
             rooms: rooms.clone(),
             lease: lease.clone(),
             env: env.clone(),
@@ -199,6 +199,11 @@ impl Partition {
     /// The partition.
     pub fn id(&self) -> &PartitionId {
         &self.inner.id
+    }
+
+    /// Raft's timers.
+    pub fn timing(&self) -> Timing {
+        self.inner.timing
     }
 
     /// The generation that this is a replica of.

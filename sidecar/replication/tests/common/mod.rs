@@ -165,6 +165,7 @@ pub struct Cluster {
     generation: u64,
     machines: BTreeMap<u64, Machine>,
     net: SharedNet,
+    timing: Timing,
     snapshot_entries: u64,
     client: Client,
 }
@@ -215,11 +216,20 @@ impl Cluster {
     }
 
     pub async fn with_snapshots_every(replicas: u64, snapshot_entries: u64) -> Self {
+        Self::with(replicas, snapshot_entries, Timing::NORMAL).await
+    }
+
+    /// Replicas that form a partition, with these timers.
+    pub async fn formed_with(replicas: u64, timing: Timing) -> Self {
+        Self::with(replicas, 1_000_000, timing).await.form().await
+    }
+
+    async fn with(replicas: u64, snapshot_entries: u64, timing: Timing) -> Self {
         show_logs();
         let id = PartitionId { group: "data".into(), index: 1 };
         let machines = (1..=replicas).map(|node| (node, Machine::new(member(node)))).collect();
         let net = SharedNet::default();
-        let mut cluster = Self { id, generation: 0, machines, net, snapshot_entries, client: Client::new() };
+        let mut cluster = Self { id, generation: 0, machines, net, timing, snapshot_entries, client: Client::new() };
         for node in cluster.nodes() {
             cluster.start(node).await;
         }
@@ -268,7 +278,7 @@ impl Cluster {
             log,
             snapshots: Arc::new(Snapshots::new(&env, dir).unwrap()),
             transport: Arc::new(Links { own: node, net: self.net.clone() }),
-            ticker: Ticker::start(&env, Timing::NORMAL),
+            ticker: Ticker::start(&env, self.timing),
             snapshot_entries: self.snapshot_entries,
             env,
         };

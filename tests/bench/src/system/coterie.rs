@@ -29,12 +29,12 @@ impl Members {
     /// Starts them with fresh directories; every partition takes writes when this returns.
     pub async fn start(setup: &Setup) -> Result<Self> {
         let mut plan = Plan::new(MEMBERS);
-        let (names, peer_tls) = (plan.members.clone(), setup.peer_tls);
+        let (names, peer_tls, timing) = (plan.members.clone(), setup.peer_tls, setup.timing);
         plan.home = Home::At(setup.directory.clone());
         plan.sidecar = Some(setup.program.clone());
         let members = names.clone();
         let plan = plan.configure(move |_, builder| {
-            let builder = standard_groups(&members, builder);
+            let builder = standard_groups(&members, builder).timing(timing);
             if peer_tls { builder } else { builder.security(Security::PlaintextOnLoopback) }
         });
         let cluster = LocalCluster::prepare(&plan).context("prepare three members")?;

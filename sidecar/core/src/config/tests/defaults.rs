@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use super::super::{Listen, Overrides, Security};
+use super::super::{Listen, Overrides, Security, Timing};
 use super::{MEMBERS, accepted, accepted_with, as_member};
 use crate::limits::SESSION_TTL_MS_DEFAULT;
 
@@ -19,6 +19,7 @@ fn a_short_file_has_the_documented_defaults() {
     assert_eq!(config.health, Listen::Loopback(7302));
     assert_eq!(config.peer, Some(Listen::Loopback(5001)));
     assert_eq!(config.security, Security::PlaintextOnLoopback);
+    assert_eq!(config.timing, Timing::Normal);
     assert_eq!(config.session_timeout_ms, SESSION_TTL_MS_DEFAULT);
     assert_eq!(config.application, None);
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::{collection, option};
 
-use super::super::builder::{Application, Builder, Group, Member, Probe, Profile, Security};
+use super::super::builder::{Application, Builder, Group, Member, Probe, Profile, Security, Timing};
 use super::super::{Config, Error, Overrides, Problem, file};
 use super::{MANAGEMENT, MEMBERS, accepted};
 
@@ -141,6 +141,7 @@ fn builder() -> impl Strategy<Value = Builder> {
         option::of(1_000..=3_600_000u64),
         security(),
         option::of(application()),
+        option::of(prop::sample::select(Timing::ALL.to_vec())),
     );
     (cluster, groups, ports, addresses, rest).prop_map(|(cluster, groups, ports, addresses, rest)| Builder {
         cluster: cluster.0,
@@ -159,6 +160,7 @@ fn builder() -> impl Strategy<Value = Builder> {
         health_port: ports.1,
         peer_bind: addresses.2.map(|(ip, port)| std::net::SocketAddr::new(ip, port)),
         security: rest.3,
+        timing: rest.5,
         session_timeout_ms: rest.2,
         application: rest.4,
     })
@@ -229,6 +231,7 @@ fn s114_every_part_of_a_builder_is_in_its_file() {
         .health_port(7402)
         .peer_bind(([127, 0, 0, 1], 7401).into())
         .security(Security::Certificates { ca: "/ca".into(), certificate: "/crt".into(), key: "/key".into() })
+        .timing(Timing::Fast)
         .session_timeout_ms(10_000)
         .application(
             Application::new("workers", Probe::Tcp("localhost:80".into()))

@@ -113,7 +113,7 @@ fn a_file_that_is_no_table_is_refused() {
         "- a\n",
         &["line 1: has a list; it is a table with the keys `cluster`, `management-group`, `partition-groups`, \
                         `profiles`, `default-partition-group`, `data-directory`, `api`, `health`, `peer`, `security`, \
-                        `session-timeout-ms` and `application`"],
+                        `timing`, `session-timeout-ms` and `application`"],
     );
 }
 

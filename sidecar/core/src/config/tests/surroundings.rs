@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::super::builder::{self, Builder, Group, Member};
-use super::super::{Application, Listen, Overrides, Probe, Security};
+use super::super::{Application, Listen, Overrides, Probe, Security, Timing};
 use super::{MANAGEMENT, MEMBERS, accepted, accepted_with, invalid, refused_with};
 use crate::code::ErrorCode;
 
@@ -97,6 +97,19 @@ fn a_port_of_a_neighbour_on_this_machine_is_refused() {
     invalid(&yaml, &[problem]);
     // On another machine it is free.
     accepted(&format!("{}security: {{plaintext: true}}\n", yaml.replace("localhost:7302", "10.0.0.2:7302")));
+}
+
+#[test]
+fn a_timing_is_one_of_three_words() {
+    for timing in Timing::ALL {
+        let yaml = format!("{MEMBERS}timing: {}\n", timing.label());
+        assert_eq!(accepted(&yaml).timing, timing);
+    }
+    invalid(&format!("{MEMBERS}timing: Fast\n"), &["line 14: timing: `Fast` is not known; did you mean `fast`?"]);
+    let problem = "line 14: timing: `quick` is not known; use `normal`, `fast` or `slow`";
+    invalid(&format!("{MEMBERS}timing: quick\n"), &[problem]);
+    let problem = "line 14: timing: has the number 100; it is a text: put it in quotes";
+    invalid(&format!("{MEMBERS}timing: 100\n"), &[problem]);
 }
 
 #[test]
