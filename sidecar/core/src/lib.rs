@@ -5,6 +5,7 @@
 //! primitive lives in, [`placement`] on which members a partition's replicas go. [`config`] turns files, the operator's
 //! input and local clusters into one validated configuration. [`limits`] bounds everything, [`code`] names every error.
 
+pub mod chunks;
 pub mod code;
 pub mod command;
 pub mod config;
