@@ -14,10 +14,8 @@ pub const LINK_BATCH_BYTES_MAX: usize = 256 * 1024;
 pub const LINK_CALLS_MAX: usize = 4 * 1024;
 /// Messages of one lane that may wait for its partition: more than replication ever has on their way.
 pub const LANE_QUEUE_MAX: usize = 128;
-/// Bytes of one chunk of a snapshot: large enough to be fast, small enough not to delay heartbeats.
-pub const SNAPSHOT_CHUNK_BYTES: usize = 256 * 1024;
-/// Bytes of one snapshot that a peer may send.
-pub const SNAPSHOT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Messages of a snapshot that may wait for its connection: what is read ahead is bounded by who sends it.
+pub const SNAPSHOT_QUEUE_MAX: usize = 1;
 /// How long a connection to a peer may take to be made.
 pub const PEER_CONNECT_MS_MAX: u64 = 1_000;
 /// A peer that answers no HTTP/2 ping for this long twice over is dialled anew: its address may have changed.

@@ -213,7 +213,7 @@ impl<K: Ord + Clone, V: Clone> Chunks<K, V> {
     }
 
     /// All keys from this one on, and their values, in order.
-    pub fn iter_from<Q: Ord + ?Sized>(&self, key: &Q) -> impl Iterator<Item = (&K, &V)>
+    pub fn iter_from<'a, Q: Ord + ?Sized>(&'a self, key: &Q) -> impl Iterator<Item = (&'a K, &'a V)> + use<'a, K, V, Q>
     where
         K: Borrow<Q>,
     {

@@ -32,6 +32,8 @@ struct State {
     life: u64,
     next_inode: u64,
     inodes: BTreeMap<u64, Inode>,
+    /// How many handles each inode has.
+    handles: BTreeMap<u64, usize>,
     /// What a program sees.
     names: BTreeMap<PathBuf, u64>,
     /// What a crash leaves.
@@ -58,6 +60,7 @@ impl Default for State {
             life: 0,
             next_inode: 0,
             inodes: BTreeMap::new(),
+            handles: BTreeMap::new(),
             names: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             changes: Vec::new(),
@@ -183,6 +186,11 @@ impl MemDisk {
         state.inode(inode)?.corrupt(offset)
     }
 
+    /// How many files there are, with those that have no name any more and are open.
+    pub fn files(&self) -> usize {
+        self.locked().inodes.len()
+    }
+
     /// How often a file was synced: what a program's durability costs.
     pub fn syncs(&self) -> u64 {
         self.locked().syncs
@@ -190,7 +198,8 @@ impl MemDisk {
 
     /// Another disk with the same content, names and settings; changes of one do not reach the other.
     pub fn fork(&self) -> MemDisk {
-        MemDisk { state: Arc::new(Mutex::new(self.locked().clone())) }
+        let state = State { handles: BTreeMap::new(), ..self.locked().clone() };
+        MemDisk { state: Arc::new(Mutex::new(state)) }
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -213,6 +222,7 @@ impl State {
         self.names = self.durable_names.clone();
         let named: BTreeSet<u64> = self.names.values().copied().collect();
         self.inodes.retain(|number, _| named.contains(number));
+        self.handles.clear();
         self.locks.clear();
         self.failing = None;
         self.power = None;
@@ -231,6 +241,18 @@ impl State {
             }
             None => Ok(()),
         }
+    }
+
+    /// Forgets what has no name left, also after a crash, and no handle.
+    fn forget(&mut self) {
+        let changing = self.changes.iter().filter_map(|change| match change {
+            Change::Link { path: _, inode } | Change::Rename { from: _, to: _, inode } => Some(*inode),
+            Change::Unlink { path: _ } => None,
+        });
+        let named: BTreeSet<u64> =
+            self.names.values().chain(self.durable_names.values()).copied().chain(changing).collect();
+        let handles = &self.handles;
+        self.inodes.retain(|number, _| named.contains(number) || handles.contains_key(number));
     }
 
     /// What can still be written before [`MemDisk::set_capacity`] is reached.
@@ -295,6 +317,7 @@ impl Disk for MemDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut state = self.locked();
         let inode = state.made(path)?;
+        *state.handles.entry(inode).or_default() += 1;
         Ok(Arc::new(MemFile { disk: self.clone(), life: state.life, inode }))
     }
 
@@ -353,6 +376,7 @@ impl Disk for MemDisk {
         for change in synced {
             change.apply(&mut state.durable_names);
         }
+        state.forget();
         Ok(())
     }
 
@@ -379,6 +403,23 @@ struct MemFile {
     disk: MemDisk,
     life: u64,
     inode: u64,
+}
+
+impl Drop for MemFile {
+    fn drop(&mut self) {
+        let mut state = self.disk.locked();
+        if state.life != self.life {
+            return;
+        }
+        let left = state.handles.get_mut(&self.inode).map_or(0, |handles| {
+            *handles -= 1;
+            *handles
+        });
+        if left == 0 {
+            state.handles.remove(&self.inode);
+            state.forget();
+        }
+    }
 }
 
 impl MemFile {

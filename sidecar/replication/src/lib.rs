@@ -21,7 +21,7 @@
 //! |---|---|
 //! | what users call | [`partition`](Partition) |
 //! | how the membership changes | `reconfiguration` |
-//! | what is stored and sent | `codec` |
+//! | what is stored and sent | `codec`, `snapshots` |
 //! | how watches stay exact | `watch` |
 //! | Raft's timers and limits | `timing` |
 
@@ -52,5 +52,5 @@ pub use partition::{
 };
 pub use ticker::Ticker;
 pub use timing::Timing;
-pub use transport::{Lane, Target, Transport};
+pub use transport::{Lane, Target, Transfer, Transport};
 pub use watch::{WatchItem, Watcher};

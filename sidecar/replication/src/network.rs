@@ -16,7 +16,8 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
     VoteRequest, VoteResponse,
 };
-use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use openraft::type_config::TypeConfigExt as _;
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2, StorageError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,9 +25,9 @@ use crate::codec::{self, Kind};
 use crate::lease::Lease;
 use crate::pipeline::{AppendAnswer, Pipeline};
 use crate::room::{Answered, Rooms};
-use crate::timing::snapshot_timeout;
+use crate::snapshots::{Offer, SendError, Sending, SnapshotData, SnapshotFile};
 use crate::transport::{Target, Transport};
-use crate::types::{Seat, Snapshot, SnapshotMeta, TypeConfig, Vote};
+use crate::types::{Seat, Snapshot, TypeConfig, Vote};
 
 /// Makes a [`Peer`] for each other replica.
 pub(crate) struct Network {
@@ -39,6 +40,8 @@ pub(crate) struct Network {
     pub(crate) rooms: Arc<Rooms>,
     /// What ends when the lead is given away.
     pub(crate) lease: Arc<Lease>,
+    /// What followers are sent that are too far behind.
+    pub(crate) file: SnapshotFile,
     pub(crate) env: Env,
 }
 
@@ -67,6 +70,7 @@ impl Network {
                 rooms: self.rooms.clone(),
                 env: self.env.clone(),
             },
+            file: self.file.clone(),
             appends,
             lease: self.lease.clone(),
         }
@@ -88,6 +92,7 @@ pub(crate) struct Peer {
     partition: PartitionId,
     generation: u64,
     append_timeout: Duration,
+    file: SnapshotFile,
     listener: Listener,
     lease: Arc<Lease>,
 }
@@ -140,7 +145,7 @@ impl Peer {
 }
 
 impl RaftNetworkV2<TypeConfig> for Peer {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn append_entries(
         &mut self,
@@ -196,16 +201,32 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        let header = codec::encode_message(self.generation, &SnapshotHeader { vote, meta: snapshot.meta });
-        let timeout = snapshot_timeout(snapshot.snapshot.len());
-        let send =
-            self.transport.send_snapshot(&self.listener.from, &self.partition, header, snapshot.snapshot, timeout);
-        let answer = tokio::select! {
+        let SnapshotData::Saved(stored) = snapshot.snapshot else {
+            return Err(unreachable("a snapshot that is not installed here is not sent").into());
+        };
+        let offer = Offer::new(vote, snapshot.meta, &stored);
+        let sending = Sending {
+            env: &self.listener.env,
+            file: &self.file,
+            transport: &*self.transport,
+            to: &self.listener.from,
+            partition: &self.partition,
+            generation: self.generation,
+        };
+        let sent = tokio::select! {
             biased;
             closed = cancel => return Err(closed.into()),
-            answer = send => answer.map_err(unreachable)?,
+            sent = sending.run(&offer, stored) => sent,
         };
-        Ok(codec::decode_message(self.generation, &answer).map_err(unreachable)?)
+        sent.map_err(|error| match error {
+            // What is read here is wrong, or not there: nothing that another try could mend.
+            SendError::Read(error) => {
+                StorageError::read_snapshot(None, TypeConfig::err_from_string(error.to_string())).into()
+            }
+            error @ (SendError::Transport(_) | SendError::Answer(_) | SendError::Silent(_)) => {
+                unreachable(error).into()
+            }
+        })
     }
 
     async fn transfer_leader(
@@ -217,11 +238,4 @@ impl RaftNetworkV2<TypeConfig> for Peer {
         self.lease.give_away(request.from_leader().leader_id.term);
         self.call(Kind::TransferLeader, &request, &option).await
     }
-}
-
-/// What goes before a snapshot's data.
-#[derive(serde::Serialize, serde::Deserialize)]
-pub(crate) struct SnapshotHeader {
-    pub(crate) vote: Vote,
-    pub(crate) meta: SnapshotMeta,
 }

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use coterie_core::Revision;
 use coterie_core::command::{Envelope, Outcome};
 use coterie_core::machine::Machine;
+use coterie_core::machine::snapshot::Image;
 use coterie_core::{ErrorCode, Rejection};
 use coterie_env::Env;
 use tokio::sync::{Notify, watch};
 
-use crate::types::{LogId, StoredMembership};
+use crate::types::{LogId, SnapshotMeta, StoredMembership};
 use crate::watch::Hub;
 
 /// The applied state.
@@ -42,6 +43,25 @@ pub(crate) struct SnapshotPolicy {
     pub(crate) bytes: u64,
 }
 
+/// What an entry takes in the log beside its body, about.
+const ENTRY_BYTES: u64 = 64;
+
+/// A state to make a snapshot of.
+pub(crate) struct Shot {
+    pub(crate) meta: SnapshotMeta,
+    pub(crate) image: Image,
+    /// What was counted towards it.
+    entries: u64,
+    bytes: u64,
+}
+
+impl Shot {
+    /// Entries and bytes that were counted towards it.
+    pub(crate) fn counted(&self) -> (u64, u64) {
+        (self.entries, self.bytes)
+    }
+}
+
 /// One replica's shared part.
 pub(crate) struct Replica {
     pub(crate) env: Env,
@@ -52,6 +72,8 @@ pub(crate) struct Replica {
     policy: SnapshotPolicy,
     entries_since_snapshot: AtomicU64,
     bytes_since_snapshot: AtomicU64,
+    /// Bytes of the last snapshot's file.
+    snapshot_bytes: AtomicU64,
     /// Wakes the maintenance task when a snapshot is due.
     pub(crate) snapshot_due: Notify,
     has_snapshot: AtomicBool,
@@ -78,6 +100,7 @@ impl Replica {
             policy,
             entries_since_snapshot: AtomicU64::new(0),
             bytes_since_snapshot: AtomicU64::new(0),
+            snapshot_bytes: AtomicU64::new(0),
             snapshot_due: Notify::new(),
             has_snapshot: AtomicBool::new(from_snapshot.is_some()),
         })
@@ -139,35 +162,72 @@ impl Replica {
 
     /// Counts towards the next snapshot, and asks for it when it is due.
     pub(crate) fn count(&self, entries: u64, bytes: u64) {
-        let entries = self.entries_since_snapshot.fetch_add(entries, Ordering::Relaxed) + entries;
-        let bytes = self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if entries >= self.policy.entries || bytes >= self.policy.bytes {
-            // From here on for the one after, so that this one is asked for once.
-            self.snapshot_begins();
+        self.entries_since_snapshot.fetch_add(entries, Ordering::Relaxed);
+        self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
+        if self.is_snapshot_due() {
             self.snapshot_due.notify_one();
         }
     }
 
-    /// A snapshot of the present state begins.
-    pub(crate) fn snapshot_begins(&self) {
-        self.entries_since_snapshot.store(0, Ordering::Relaxed);
-        self.bytes_since_snapshot.store(0, Ordering::Relaxed);
+    /// Whether enough was applied since the last snapshot for another one. A large one is not written again before half as
+    /// much as it has was applied: else a partition would write its whole state for every few megabytes of changes.
+    pub(crate) fn is_snapshot_due(&self) -> bool {
+        let entries = self.entries_since_snapshot.load(Ordering::Relaxed);
+        let bytes = self.bytes_since_snapshot.load(Ordering::Relaxed);
+        let enough = entries >= self.policy.entries || bytes >= self.policy.bytes;
+        enough && self.log_bytes() >= self.snapshot_bytes.load(Ordering::Relaxed) / 2
     }
 
-    /// Replaces the state by one that came from the leader; watchers are told to resync.
-    pub(crate) fn install(&self, new: State) {
+    /// Whether so much was applied since the last snapshot that the next one waits for nobody: as much as that one has.
+    pub(crate) fn is_snapshot_overdue(&self) -> bool {
+        self.log_bytes() >= self.snapshot_bytes.load(Ordering::Relaxed).max(self.policy.bytes)
+    }
+
+    /// What was applied since the last snapshot takes about as much in the log.
+    fn log_bytes(&self) -> u64 {
+        let entries = self.entries_since_snapshot.load(Ordering::Relaxed);
+        self.bytes_since_snapshot.load(Ordering::Relaxed) + entries * ENTRY_BYTES
+    }
+
+    /// The state as it is now, for a snapshot.
+    pub(crate) fn image(&self) -> Shot {
+        let state = self.state();
+        Shot {
+            meta: SnapshotMeta { last_log_id: state.last, last_membership: state.membership.clone() },
+            image: state.machine.image(),
+            entries: self.entries_since_snapshot.load(Ordering::Relaxed),
+            bytes: self.bytes_since_snapshot.load(Ordering::Relaxed),
+        }
+    }
+
+    /// A snapshot was made, of `bytes` on the disk; what was counted before its image counts no more.
+    pub(crate) fn note_made(&self, counted: (u64, u64), bytes: u64) {
+        let (entries, applied) = counted;
+        for (count, less) in [(&self.entries_since_snapshot, entries), (&self.bytes_since_snapshot, applied)] {
+            let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_sub(less)));
+        }
+        self.note_snapshot(bytes);
+    }
+
+    /// Replaces the state by one that came from the leader; watchers are told to resync. Gives the one before: dropping it
+    /// may take long.
+    pub(crate) fn install(&self, new: State) -> State {
         let mut state = self.state_mut();
         let mut hub = self.hub.lock().expect("no holder panics");
-        *state = new;
+        let old = std::mem::replace(&mut *state, new);
         let revision = state.revision();
         hub.reset(Some(revision));
         drop(hub);
         drop(state);
-        self.snapshot_begins();
+        self.entries_since_snapshot.store(0, Ordering::Relaxed);
+        self.bytes_since_snapshot.store(0, Ordering::Relaxed);
         self.applied.send_replace(revision);
+        old
     }
 
-    pub(crate) fn note_snapshot(&self) {
+    /// There is a snapshot of this many bytes on the disk.
+    pub(crate) fn note_snapshot(&self, bytes: u64) {
+        self.snapshot_bytes.store(bytes, Ordering::Relaxed);
         self.has_snapshot.store(true, Ordering::Release);
     }
 
@@ -183,6 +243,20 @@ impl Replica {
     /// Milliseconds since a leader's last sign of life, or since the replica was opened.
     pub(crate) fn unheard_ms(&self) -> u64 {
         self.env.clock.monotonic_ms().saturating_sub(self.heard_ms.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Replica {
+    /// A large state takes long to drop: that is not for a thread on which others wait.
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        if let Ok(state) = self.state.get_mut() {
+            let nothing = State { machine: Machine::new(0), last: None, membership: StoredMembership::default() };
+            let state = std::mem::replace(state, nothing);
+            self.env.spawn.dedicated("drop-state", Box::pin(async move { drop(state) }));
+        }
     }
 }
 

@@ -3,15 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use coterie_core::command::{self, Envelope};
-use coterie_core::machine::Machine;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::replica::{Change, Replica, State, undecodable};
-use crate::snapshots::SnapshotFile;
+use crate::replica::{Change, Replica, Shot, State, undecodable};
+use crate::snapshots::{SnapshotData, SnapshotFile};
 use crate::types::{Entry, LogId, Proposal, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Entries that are applied under one lock: long enough to be cheap, short enough that readers wait for less than a
@@ -49,7 +47,7 @@ fn prepare(entry: Entry) -> (LogId, Change, u64) {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -73,55 +71,65 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 changes.push((id, change));
                 responders.push(responder);
             }
-            let entries = changes.len() as u64;
+            // Before: what a snapshot holds must not count towards the next one.
+            self.replica.count(changes.len() as u64, bytes);
             let results = self.replica.apply(changes).map_err(io::Error::other)?;
             for (responder, result) in responders.into_iter().zip(results) {
                 if let Some(responder) = responder {
                     responder.send(Response(result));
                 }
             }
-            self.replica.count(entries, bytes);
         }
         Ok(())
     }
 
     async fn get_snapshot_builder(&mut self) -> Builder {
-        self.replica.snapshot_begins();
-        let state = self.replica.state();
-        let meta = SnapshotMeta { last_log_id: state.last, last_membership: state.membership.clone() };
-        Builder { meta, machine: Some(state.machine.clone()), replica: self.replica.clone(), file: self.file.clone() }
+        let made = self.file.take_made();
+        let shot = made.is_none().then(|| self.replica.image());
+        Builder { made, shot, replica: self.replica.clone(), file: self.file.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> Result<(), io::Error> {
-        let machine = Machine::restore(&data).map_err(io::Error::other)?;
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
+        let received = match data {
+            SnapshotData::Received(received) => received,
+            SnapshotData::Saved(stored) => self.file.copy(stored).await.map_err(io::Error::other)?,
+            SnapshotData::NotNeeded => return Err(io::Error::other("install a snapshot that was not received")),
+        };
         // Durable first: openraft drops the log that the snapshot covers once this returns.
-        self.file.save(meta, move || data).await?;
-        self.replica.note_snapshot();
-        self.replica.install(State { machine, last: meta.last_log_id, membership: meta.last_membership.clone() });
+        let (machine, bytes) = received.publish().await?;
+        self.replica.note_snapshot(bytes);
+        let new = State { machine, last: meta.last_log_id, membership: meta.last_membership.clone() };
+        received.bury(self.replica.install(new));
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        Ok(self.file.load().await?.map(|(meta, snapshot)| Snapshot { meta, snapshot }))
+        Ok(self.file.current().map(|(meta, stored)| Snapshot { meta, snapshot: SnapshotData::Saved(stored) }))
     }
 }
 
-/// A copy of the state at one revision, to be encoded and saved while entries go on being applied.
+/// What openraft is given when it asks for a snapshot: the one that was just made, or else it makes one of the state as
+/// it was then, while entries go on being applied.
 pub(crate) struct Builder {
-    meta: SnapshotMeta,
-    /// Until it is built.
-    machine: Option<Machine>,
+    made: Option<io::Result<()>>,
+    shot: Option<Shot>,
     replica: Arc<Replica>,
     file: SnapshotFile,
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let machine = self.machine.take().ok_or_else(|| io::Error::other("a snapshot is built once"))?;
-        let snapshot = self.file.save(&self.meta, move || machine.snapshot().into()).await?;
-        self.replica.note_snapshot();
-        Ok(Snapshot { meta: self.meta.clone(), snapshot })
+        if let Some(made) = self.made.take() {
+            made?;
+        }
+        if let Some(shot) = self.shot.take() {
+            let counted = shot.counted();
+            self.file.make(shot).await?;
+            self.replica.note_made(counted, self.file.bytes());
+        }
+        let (meta, stored) = self.file.current().ok_or_else(|| io::Error::other("a snapshot that was made is gone"))?;
+        Ok(Snapshot { meta, snapshot: SnapshotData::Saved(stored) })
     }
 }

@@ -101,16 +101,20 @@ const APPEND_ENTRIES_MAX: u64 = 1024;
 const API_QUEUE: u64 = 8 * 1024;
 /// Notes that openraft's tasks send to its core; the core sends some itself, so this must never be full.
 const NOTIFICATION_QUEUE: u64 = 16 * 1024;
-/// How long sending and installing a snapshot may take at least ...
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
-/// ... and more, if it is larger than what this many bytes in a second make: the slowest network that is put up with.
-const SNAPSHOT_BYTES_PER_SECOND: usize = 1024 * 1024;
+/// How long either side of a snapshot waits for a sign that it goes on, however large it is: a slow network takes seconds
+/// for a piece.
+pub(crate) const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(10);
+/// Pieces of a snapshot that are sent and not yet written by the receiver: a network with 20 ms to the other side is used
+/// for 50 MB in a second.
+pub(crate) const SNAPSHOT_AHEAD: u64 = 4;
+/// Answers to pieces that may wait for the sender.
+pub(crate) const SNAPSHOT_ANSWERS: usize = 8;
+/// For how long a snapshot counts as being sent after the last sign of its receiver, which may come back and go on.
+pub(crate) const SNAPSHOT_LINGER: Duration = Duration::from_secs(20);
+/// For how long a part of a snapshot is kept whose sender broke off.
+pub(crate) const PARTIAL_KEPT: Duration = Duration::from_secs(600);
 
-/// How long a snapshot of `bytes` may take to be sent and installed. Not much longer than it needs: nothing else is
-/// tried with the receiver meanwhile.
-pub(crate) fn snapshot_timeout(bytes: usize) -> Duration {
-    SNAPSHOT_TIMEOUT + Duration::from_secs((bytes / SNAPSHOT_BYTES_PER_SECOND) as u64)
-}
+const _: () = assert!(SNAPSHOT_LINGER.as_secs() > SNAPSHOT_PATIENCE.as_secs());
 
 /// openraft's configuration for one partition.
 pub(crate) fn config(name: String, timing: &Timing) -> Result<Config, ConfigError> {

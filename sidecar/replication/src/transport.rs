@@ -39,8 +39,8 @@ pub enum Error {
 ///
 /// The receiver checks that it is `to.node`, finds its replica of `partition`, and gives what comes to
 /// [`crate::Partition::handle`], [`crate::Partition::handle_lane`] or [`crate::Partition::handle_snapshot`]. Messages
-/// outside of lanes may be lost, delayed, duplicated and
-/// reordered. The payload is opaque and at most a few megabytes; a snapshot's `data` may be larger and goes in chunks.
+/// outside of lanes and transfers may be lost, delayed, duplicated and reordered. The payload is opaque and at most a few
+/// megabytes.
 #[async_trait::async_trait]
 pub trait Transport: Send + Sync + 'static {
     /// Sends one message and waits at most `timeout` for the answer.
@@ -57,15 +57,19 @@ pub trait Transport: Send + Sync + 'static {
     /// in that order. Does not wait for a connection: a lane that cannot be is an error of its first answer.
     fn lane(&self, to: &Target, partition: &PartitionId) -> Result<Box<dyn Lane>, Error>;
 
-    /// Sends a snapshot and waits at most `timeout` for the answer, which comes once it is installed.
-    async fn send_snapshot(
-        &self,
-        to: &Target,
-        partition: &PartitionId,
-        header: Bytes,
-        data: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, Error>;
+    /// Begins to send a snapshot to a replica. What is sent arrives in order and once, or not at all. Nothing else waits
+    /// behind it.
+    async fn transfer(&self, to: &Target, partition: &PartitionId) -> Result<Box<dyn Transfer>, Error>;
+}
+
+/// A snapshot on its way to one replica. Dropping it ends it.
+#[async_trait::async_trait]
+pub trait Transfer: Send {
+    /// Sends the next message. Waits while the receiver does not take what was sent before, but for a few messages.
+    async fn send(&mut self, payload: Bytes) -> Result<(), Error>;
+
+    /// The next answer, as the receiver gives it: not one for each message. An error is the last. Cancelling loses nothing.
+    async fn answer(&mut self) -> Result<Bytes, Error>;
 }
 
 /// Messages to one replica in order, many on their way at once. Dropping it ends it.

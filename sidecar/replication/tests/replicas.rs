@@ -11,6 +11,7 @@ use common::*;
 use coterie_core::command::{Answer, Command, GroupOp, Query, Reply};
 use coterie_core::{ErrorCode, GroupName};
 use coterie_replication::{ProposeError, ReadKind, WatchItem};
+use futures_util::StreamExt as _;
 
 fn code<T: std::fmt::Debug>(result: Result<T, ProposeError>) -> ErrorCode {
     match result.unwrap_err() {
@@ -321,10 +322,13 @@ async fn messages_of_another_generation_or_version_are_refused_with_a_sentence()
     assert!(refused.contains("version 9"), "{refused}");
     let refused = replica.handle(1, Bytes::from_static(&[9, 0, 0])).await.unwrap_err();
     assert!(refused.contains("version 9"), "{refused}");
-    let refused = replica.handle_snapshot(Bytes::from_static(&[9, 0, 0]), Bytes::new()).await.unwrap_err();
+    let mut answers = replica.handle_snapshot(futures_util::stream::iter([Bytes::from_static(&[9, 0, 0])]).boxed());
+    let refused = answers.next().await.unwrap().unwrap_err();
     assert!(refused.contains("version 9"), "{refused}");
     let refused = replica.handle(99, Bytes::new()).await.unwrap_err();
     assert!(refused.contains("kind 99"), "{refused}");
-    let refused = replica.handle_snapshot(Bytes::new(), Bytes::new()).await.unwrap_err();
+    let mut answers = replica.handle_snapshot(futures_util::stream::iter([Bytes::new()]).boxed());
+    let refused = answers.next().await.unwrap().unwrap_err();
     assert!(refused.contains("ends early"), "{refused}");
+    assert!(answers.next().await.is_none());
 }

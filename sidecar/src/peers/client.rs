@@ -13,6 +13,9 @@ use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::peer_client::PeerClient;
 use coterie_replication::transport::{self, Target, Transport};
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::link::{CallError, Lane, Link};
@@ -135,19 +138,6 @@ impl Peers {
         let connector = tokio_rustls::TlsConnector::from(material.client);
         Ok(Box::new(connector.connect(tls::server_name(), stream).await?))
     }
-
-    fn snapshot_header(&self, to: &Target, partition: &PartitionId, payload: Bytes) -> peer::RaftMessage {
-        peer::RaftMessage {
-            partition: Some(to_wire(partition)),
-            version: WIRE_VERSION,
-            kind: 0,
-            payload,
-            from_node: self.0.sender.node,
-            to_node: to.node.0,
-            from_run: self.0.sender.run,
-            error: String::new(),
-        }
-    }
 }
 
 fn service(channel: Channel) -> PeerClient<Channel> {
@@ -201,36 +191,58 @@ impl Transport for Peers {
         Ok(Box::new(LaneTo { member: to.member.clone(), lane }))
     }
 
-    async fn send_snapshot(
+    async fn transfer(
         &self,
         to: &Target,
         partition: &PartitionId,
-        header: Bytes,
-        data: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, transport::Error> {
-        let mut client = self.client(&to.member).map_err(|error| unreachable(&to.member, error.message))?;
-        let header = self.snapshot_header(to, partition, header);
-        let mut chunks = vec![peer::SnapshotChunk { header: Some(header), data: Bytes::new(), done: false }];
-        let mut rest = data;
-        while !rest.is_empty() {
-            let chunk = rest.split_to(rest.len().min(limits::SNAPSHOT_CHUNK_BYTES));
-            chunks.push(peer::SnapshotChunk { header: None, data: chunk, done: false });
-        }
-        chunks.push(peer::SnapshotChunk { header: None, data: Bytes::new(), done: true });
-        let answer = tokio::time::timeout(timeout, client.snapshot(tokio_stream::iter(chunks))).await;
-        answered(&to.member, answer)
+    ) -> Result<Box<dyn transport::Transfer>, transport::Error> {
+        let address = {
+            let known = self.0.known.lock().expect("no panic while the lock is held");
+            known.get(&to.member).map(|known| known.address.clone())
+        };
+        let address = address.ok_or_else(|| unreachable(&to.member, no_address(&to.member)))?;
+        let (messages, queued) = mpsc::channel(limits::SNAPSHOT_QUEUE_MAX);
+        let Sender { node, run } = self.0.sender;
+        let first = peer::SnapshotMessage {
+            opening: Some(peer::Opening { version: WIRE_VERSION, from_node: node, from_run: run }),
+            partition: Some(to_wire(partition)),
+            to_node: to.node.0,
+            payload: Bytes::new(),
+        };
+        messages.try_send(first).expect("the queue has room for the first message");
+        // On a connection of its own, heartbeats do not wait behind it.
+        let mut client = service(self.channel(&address));
+        let opened = client.snapshot(ReceiverStream::new(queued)).await;
+        let answers = opened.map_err(|status| unreachable(&to.member, status.message().to_owned()))?.into_inner();
+        Ok(Box::new(TransferTo { member: to.member.clone(), messages, answers, _client: client }))
     }
 }
 
-type RaftAnswer = Result<Result<tonic::Response<peer::RaftMessage>, tonic::Status>, tokio::time::error::Elapsed>;
+/// A snapshot on its way to one peer.
+struct TransferTo {
+    member: MemberName,
+    messages: mpsc::Sender<peer::SnapshotMessage>,
+    answers: Streaming<peer::RaftAnswer>,
+    /// Keeps the connection.
+    _client: PeerClient<Channel>,
+}
 
-fn answered(from: &MemberName, answer: RaftAnswer) -> Result<Bytes, transport::Error> {
-    let message = answer
-        .map_err(|_| unreachable(from, "not answered in time".to_owned()))?
-        .map_err(|status| unreachable(from, status.message().to_owned()))?
-        .into_inner();
-    if message.error.is_empty() { Ok(message.payload) } else { Err(refused(from, message.error)) }
+#[async_trait::async_trait]
+impl transport::Transfer for TransferTo {
+    async fn send(&mut self, payload: Bytes) -> Result<(), transport::Error> {
+        let message = peer::SnapshotMessage { payload, ..peer::SnapshotMessage::default() };
+        let gone = |_| unreachable(&self.member, "the connection for the snapshot is gone".to_owned());
+        self.messages.send(message).await.map_err(gone)
+    }
+
+    async fn answer(&mut self) -> Result<Bytes, transport::Error> {
+        match self.answers.message().await {
+            Ok(Some(peer::RaftAnswer { payload, error })) if error.is_empty() => Ok(payload),
+            Ok(Some(peer::RaftAnswer { payload: _, error })) => Err(refused(&self.member, error)),
+            Ok(None) => Err(unreachable(&self.member, "the snapshot ended without its last answer".to_owned())),
+            Err(status) => Err(unreachable(&self.member, status.message().to_owned())),
+        }
+    }
 }
 
 /// A lane to one peer.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use coterie_core::command::{self, Answer, Query};
 use coterie_core::{ErrorCode, EventId, MemberName, PartitionId, Primitive, Rejection, SessionId};
 use coterie_env::Listener;
@@ -403,12 +403,8 @@ fn failure(rejection: &Rejection) -> peer::Failure {
     peer::Failure { code: rejection.code.label().to_owned(), message: rejection.message.clone() }
 }
 
-fn answered(request: peer::RaftMessage, answer: Result<Bytes, String>) -> Response<peer::RaftMessage> {
-    let (payload, error) = match answer {
-        Ok(payload) => (payload, String::new()),
-        Err(error) => (Bytes::new(), error),
-    };
-    Response::new(peer::RaftMessage { payload, error, ..request })
+fn refused(error: String) -> peer::RaftAnswer {
+    peer::RaftAnswer { payload: Bytes::new(), error }
 }
 
 #[tonic::async_trait]
@@ -445,39 +441,38 @@ impl Peer for Service {
         Ok(Response::new(linked::serve(self, roles, request.into_inner())))
     }
 
+    type SnapshotStream = BoxStream<'static, Result<peer::RaftAnswer, Status>>;
+
     async fn snapshot(
         &self,
-        request: Request<Streaming<peer::SnapshotChunk>>,
-    ) -> Result<Response<peer::RaftMessage>, Status> {
+        request: Request<Streaming<peer::SnapshotMessage>>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
         members_only(&request)?;
         let roles = caller(&request).roles;
-        let mut chunks = request.into_inner();
-        let first = chunks.message().await?.and_then(|chunk| chunk.header);
-        let mut message = first.ok_or_else(|| Status::invalid_argument("a snapshot begins with its header"))?;
-        let opening = Opening { version: message.version, from_node: message.from_node, from_run: message.from_run };
-        let addressed = self.addressed(roles, Some(&opening), message.partition.clone(), message.to_node);
-        let partition = match addressed {
+        let mut messages = request.into_inner();
+        let first =
+            messages.message().await?.ok_or_else(|| Status::invalid_argument("a snapshot begins with whose it is"))?;
+        let peer::SnapshotMessage { opening, partition, to_node, payload: _ } = first;
+        let partition = match self.addressed(roles, opening.as_ref(), partition, to_node) {
             Ok(partition) => partition,
-            Err(error) => return Ok(answered(message, Err(error))),
+            Err(error) => return Ok(Response::new(futures_util::stream::iter([Ok(refused(error))]).boxed())),
         };
-        let mut data = BytesMut::new();
-        loop {
-            let chunk = chunks.message().await?;
-            let chunk = chunk.ok_or_else(|| Status::aborted("the snapshot ended before its last chunk"))?;
-            if chunk.done {
-                break;
-            }
-            if data.len() + chunk.data.len() > limits::SNAPSHOT_BYTES_MAX {
-                return Err(Status::out_of_range(format!(
-                    "a snapshot has at most {} bytes",
-                    limits::SNAPSHOT_BYTES_MAX
-                )));
-            }
-            data.extend_from_slice(&chunk.data);
-        }
-        let header = std::mem::take(&mut message.payload);
-        let answer = partition.handle_snapshot(header, data.freeze()).await;
-        Ok(answered(message, answer))
+        // Read as fast as it is written to the disk. One that breaks off ends.
+        let messages = futures_util::stream::unfold(messages, |mut messages| async {
+            let message = messages.message().await.ok().flatten()?;
+            Some((message.payload, messages))
+        });
+        let service = self.clone();
+        let answers = partition.handle_snapshot(messages.boxed()).map(move |answer| {
+            // Asked again for every answer: a directory may be refused at any moment.
+            let admitted = opening.is_some_and(|opening| service.is_admitted(&opening));
+            Ok(match answer {
+                Ok(payload) if admitted => peer::RaftAnswer { payload, error: String::new() },
+                Ok(_) => refused("the sender is not admitted".to_owned()),
+                Err(error) => refused(error),
+            })
+        });
+        Ok(Response::new(answers.boxed()))
     }
 
     type WatchStream = BoxStream<'static, Result<peer::WatchFrame, Status>>;

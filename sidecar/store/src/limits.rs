@@ -50,4 +50,10 @@ pub const PARTITION_KEY_BYTES_MAX: usize = 255;
 /// Bytes of one append. Places in a segment are 32 bits wide.
 pub const APPEND_BYTES_MAX: usize = 1 << 30;
 
+/// Bytes of one piece of a snapshot: what is read into memory at once. Far more than the largest value.
+pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes of a snapshot that are written between two flushes of it: a flush of the log waits for less than this takes.
+pub const SNAPSHOT_SYNC_BYTES: u64 = 2 << 20;
+
 const _: () = assert!(RESERVE_SEGMENTS_HARD < RESERVE_SEGMENTS);

@@ -5,7 +5,7 @@
 //! ```
 
 /// Bytes before the body.
-const HEADER_BYTES: usize = 24;
+pub(crate) const HEADER_BYTES: usize = 24;
 
 /// Frames a body.
 pub(crate) fn seal(magic: [u8; 8], version: u32, body: &[u8]) -> Vec<u8> {
@@ -46,10 +46,14 @@ pub enum Error {
     Checksum,
 }
 
+/// How long a body is, as the first bytes of its frame say; 0 if there are fewer. Nothing is checked.
+pub(crate) fn body_bytes(frame: &[u8]) -> u64 {
+    frame.get(12..20).map_or(0, |length| u64::from_le_bytes(length.try_into().expect("eight bytes")))
+}
+
 /// As [`open`], of a frame that something else may follow.
 pub(crate) fn open_first(magic: [u8; 8], supported: u32, bytes: &[u8]) -> Result<(u32, &[u8]), Error> {
-    let length = bytes.get(12..20).map(|length| u64::from_le_bytes(length.try_into().expect("eight bytes")));
-    let end = length.and_then(|length| usize::try_from(length).ok()?.checked_add(HEADER_BYTES));
+    let end = usize::try_from(body_bytes(bytes)).ok().and_then(|length| length.checked_add(HEADER_BYTES));
     open(magic, supported, end.and_then(|end| bytes.get(..end)).unwrap_or(bytes))
 }
 

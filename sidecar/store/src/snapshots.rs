@@ -1,33 +1,46 @@
-//! Snapshots: per partition one file, replaced as a whole.
+//! Snapshots: per partition one file, written piece by piece and replaced as a whole.
 //!
-//! A snapshot is written beside, synced, renamed over the old one, and the folder synced: after a crash there is the
-//! old one or the new one, whole. Its checksum is verified at every load.
+//! ```text
+//!   begin ──▶ Draft ──push, push, …──▶ finish ──▶ Finished ──publish──▶ Stored ──pieces──▶ Pieces
+//!             <p>.tmp, synced as it grows          sealed, synced        renamed over <p>.snap, folder synced
+//! ```
+//! After a crash there is the old one or the new one, whole; what was half made is removed at the next start. So a
+//! partition never has more than its snapshot and one that is being made, or that another member sends.
+//!
+//! ```text
+//!   head    a frame (`sealed`) with the meta data
+//!   pieces  each: length u32 | crc32c u32, of its number, its length and its bytes | bytes
+//!   end     a frame with the number of pieces, their bytes in the file, and a checksum of all their checksums
+//! ```
+//! Head and end are checked when the file is opened, and each piece when it is read. A piece that is damaged, missing or
+//! at another place is an error of whoever reads; nothing behind it is given.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use coterie_env::{Disk, Env, disk};
+use coterie_env::{Disk, Env};
 
-use crate::sealed;
+mod draft;
+mod format;
+mod stored;
 
-/// The version of the frame that this program writes.
-const VERSION: u32 = 1;
-const MAGIC: [u8; 8] = *b"cotersnp";
-/// More than frame and meta data have.
-const HEADERS_BYTES_MAX: u64 = 64 << 10;
+pub use draft::{Draft, Finished};
+pub use format::{Label, Piece, Place};
+pub use stored::{Held, Pieces, Stored};
+
+/// More than frames and meta data have.
+const FRAMES_BYTES_MAX: u64 = 128 << 10;
 
 /// The snapshots of a data directory. All calls block.
 pub struct Snapshots {
     disk: Arc<dyn Disk>,
     folder: PathBuf,
-    /// Two writers of one partition would share the file that is written beside.
-    writing: Mutex<()>,
 }
 
 impl Snapshots {
     /// Opens the snapshots of a data directory (its folder `snap`, made if it is missing) and removes what a crash left
-    /// half written.
+    /// half made.
     pub fn new(env: &Env, dir: &Path) -> io::Result<Self> {
         let folder = dir.join("snap");
         env.disk.create_dir_all(&folder)?;
@@ -37,73 +50,44 @@ impl Snapshots {
                 env.disk.remove(&path)?;
             }
         }
-        Ok(Snapshots { disk: env.disk.clone(), folder, writing: Mutex::new(()) })
+        Ok(Snapshots { disk: env.disk.clone(), folder })
     }
 
-    /// Replaces the snapshot of a partition: durable when this returns, the old one whole until then.
-    pub fn save(&self, partition: &str, meta: &[u8], data: &[u8]) -> io::Result<()> {
-        let mut body = Vec::with_capacity(8 + meta.len() + data.len());
-        body.extend_from_slice(&(meta.len() as u64).to_le_bytes());
-        body.extend_from_slice(meta);
-        body.extend_from_slice(data);
-        let sealed = sealed::seal(MAGIC, VERSION, &body);
-        drop(body);
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        disk::replace(self.disk.as_ref(), &self.path(partition), &sealed)
+    /// Begins a snapshot of a partition with this meta data, in place of one that was begun before. The caller begins no
+    /// second one of a partition while it uses the first.
+    pub fn begin(&self, partition: &str, meta: &[u8]) -> io::Result<Draft> {
+        Draft::begin(self.disk.clone(), self.path(partition, "tmp"), self.path(partition, "snap"), meta)
     }
 
-    /// Whether the volume has room for one of this many bytes beside the old one. A snapshot that is begun and does not
-    /// fit ends a Raft instance.
+    /// A partition's snapshot; `None` if there is none. `InvalidData` with a sentence if its head or its end is damaged,
+    /// or if another version of this program wrote it.
+    pub fn open(&self, partition: &str) -> io::Result<Option<Stored>> {
+        let path = self.path(partition, "snap");
+        if !self.disk.list(&self.folder)?.contains(&path) {
+            return Ok(None);
+        }
+        Stored::open(self.disk.open(&path)?, &path).map(Some)
+    }
+
+    /// Whether the volume has room for one of this many bytes beside the old one.
     pub fn has_room(&self, bytes: u64) -> io::Result<bool> {
-        Ok(self.disk.free_bytes(&self.folder)? >= bytes.saturating_add(HEADERS_BYTES_MAX))
+        Ok(self.disk.free_bytes(&self.folder)? >= bytes.saturating_add(FRAMES_BYTES_MAX))
     }
 
-    /// The meta data and the data of a partition's snapshot, checked; `None` if there is none. `InvalidData` with a
-    /// sentence if it is damaged or of a newer program.
-    pub fn load(&self, partition: &str) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
-        let path = self.path(partition);
-        let sealed = match self.disk.read(&path) {
-            Ok(sealed) => sealed,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let refused = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let damaged = |what: String| {
-            refused(format!(
-                "the snapshot {} is damaged: {what}; empty this member's data directory: it then comes back as a new \
-                 member and is replaced",
-                path.display()
-            ))
-        };
-        let (_version, body) = sealed::open(MAGIC, VERSION, &sealed).map_err(|error| match error {
-            sealed::Error::Version { found, supported } => refused(format!(
-                "the snapshot {} has version {found}, and this program reads up to {supported}; run the newer program; \
-                 if none ever ran here, the file is damaged",
-                path.display()
-            )),
-            error @ (sealed::Error::Magic | sealed::Error::Length { .. } | sealed::Error::Checksum) => {
-                damaged(error.to_string())
-            }
-        })?;
-        match split(body) {
-            Some((meta, data)) => Ok(Some((meta.to_vec(), data.to_vec()))),
-            None => Err(damaged("its meta data is longer than itself".to_owned())),
-        }
-    }
-
-    /// Removes a partition's snapshot durably; no error if there is none.
+    /// Removes a partition's snapshot durably, and what was begun of one; no error if there is none.
     pub fn remove(&self, partition: &str) -> io::Result<()> {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.disk.remove(&self.path(partition)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => self.disk.sync_dir(&self.folder),
+        for extension in ["tmp", "snap"] {
+            match self.disk.remove(&self.path(partition, extension)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        self.disk.sync_dir(&self.folder)
     }
 
     /// A file name for any partition name: what is not a letter, a digit, `-` or `_` becomes `%` and its hexadecimal
     /// bytes.
-    fn path(&self, partition: &str) -> PathBuf {
+    fn path(&self, partition: &str, extension: &str) -> PathBuf {
         let mut name = String::with_capacity(partition.len() + 5);
         for byte in partition.bytes() {
             match byte {
@@ -111,12 +95,6 @@ impl Snapshots {
                 other => name.push_str(&format!("%{other:02x}")),
             }
         }
-        self.folder.join(name + ".snap")
+        self.folder.join(format!("{name}.{extension}"))
     }
-}
-
-fn split(body: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = body.split_at_checked(8)?;
-    let length = u64::from_le_bytes(length.try_into().expect("eight bytes"));
-    rest.split_at_checked(usize::try_from(length).ok()?)
 }

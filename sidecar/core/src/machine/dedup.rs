@@ -18,10 +18,12 @@
 //! | a view of the group without its members | the members: 128 views of a large group per client would not fit in memory |
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Step, validate};
+use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection, Retry};
 use crate::command::{GroupView, Outcome, Reply};
 use crate::ids::{RequestId, Revision};
@@ -36,34 +38,31 @@ pub(super) struct Client {
     /// The largest request whose result was dropped; 0: none was.
     floor: u128,
     last_use: Revision,
+    /// In a snapshot they are parts of their own.
+    #[serde(skip)]
     results: BTreeMap<u128, Kept>,
 }
 
 /// What is kept of one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Kept {
-    /// What it asked for; 0: that is not known.
+pub(super) struct Kept {
+    /// What it asked for.
     asked: u64,
     outcome: Outcome,
 }
 
-/// A client as a snapshot before version 3 has it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct ClientV2 {
-    floor: u128,
-    last_use: Revision,
-    results: BTreeMap<u128, Outcome>,
-}
-
-impl From<ClientV2> for Client {
-    fn from(client: ClientV2) -> Self {
-        let ClientV2 { floor, last_use, results } = client;
-        let kept = results.into_iter().map(|(request, outcome)| (request, Kept { asked: 0, outcome }));
-        Self { floor, last_use, results: kept.collect() }
-    }
-}
-
 impl Client {
+    pub(super) fn results(&self) -> &BTreeMap<u128, Kept> {
+        &self.results
+    }
+
+    /// The next result of a snapshot. `None` if it is not the next.
+    pub(super) fn restore(&mut self, request: u128, kept: Kept) -> Option<()> {
+        let follows = self.results.last_key_value().is_none_or(|(last, _)| *last < request);
+        self.results.insert(request, kept);
+        follows.then_some(())
+    }
+
     /// Drops the result of the smallest request.
     fn drop_first(&mut self) {
         if let Some((request, _)) = self.results.pop_first() {
@@ -98,23 +97,28 @@ pub(super) enum Verdict {
 pub(super) struct Dedup {
     /// 0: nothing was dropped.
     horizon_ms: u64,
-    clients: BTreeMap<u128, Client>,
+    clients: Chunks<u128, Arc<Client>>,
     /// Which client was used at a revision last: the first entry is the one to drop. A snapshot leaves it out.
     by_use: BTreeMap<Revision, u128>,
 }
 
 impl Dedup {
-    /// From a snapshot.
-    pub(super) fn from_clients(horizon_ms: u64, clients: BTreeMap<u128, Client>) -> Self {
-        let by_use = clients.iter().map(|(id, client)| (client.last_use, *id)).collect();
-        Self { horizon_ms, clients, by_use }
+    /// From a snapshot, without its clients.
+    pub(super) fn since(horizon_ms: u64) -> Self {
+        Self { horizon_ms, ..Self::default() }
+    }
+
+    /// The next client of a snapshot, with its results. `None` if it is not the next, or was used when another was.
+    pub(super) fn restore(&mut self, id: u128, client: Client) -> Option<()> {
+        let is_second = self.by_use.insert(client.last_use, id).is_some();
+        (!is_second && self.clients.push(id, Arc::new(client))).then_some(())
     }
 
     pub(super) fn horizon_ms(&self) -> u64 {
         self.horizon_ms
     }
 
-    pub(super) fn clients(&self) -> &BTreeMap<u128, Client> {
+    pub(super) fn clients(&self) -> &Chunks<u128, Arc<Client>> {
         &self.clients
     }
 
@@ -132,11 +136,11 @@ impl Dedup {
     fn judge(&self, request: RequestId, asked: u64, now_ms: u64) -> Verdict {
         let client = self.clients.get(&request.client);
         if let Some(kept) = client.and_then(|client| client.results.get(&request.request)) {
-            // Either way the client was used: a replica that does not know what was asked holds the same state after it.
-            return Verdict::Applied(match kept.asked {
-                0 => kept.outcome.clone(),
-                first if first == asked => kept.outcome.clone(),
-                _ => Err(validate::invalid("request_id", "belongs to another request; mint one for each request")),
+            // Either way the client was used.
+            return Verdict::Applied(if kept.asked == asked {
+                kept.outcome.clone()
+            } else {
+                Err(validate::invalid("request_id", "belongs to another request; mint one for each request"))
             });
         }
         let issued_ms = request.issued_ms();
@@ -168,7 +172,7 @@ impl Dedup {
         }
         self.touch(request.client, step.revision);
         let horizon_ms = self.horizon_ms;
-        let client = self.clients.get_mut(&request.client).expect("touched just now");
+        let client = Arc::make_mut(self.clients.get_mut(&request.client).expect("touched just now"));
         client.results.insert(request.request, Kept { asked, outcome: without_members(outcome) });
         let first_is_old = |client: &Client| {
             client.results.first_key_value().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms)
@@ -180,7 +184,7 @@ impl Dedup {
 
     /// The client was used now. Makes it if it is not known.
     fn touch(&mut self, id: u128, revision: Revision) {
-        let client = self.clients.entry(id).or_default();
+        let client = Arc::make_mut(self.clients.get_or_insert_with(&id, Arc::default));
         self.by_use.remove(&client.last_use);
         client.last_use = revision;
         self.by_use.insert(revision, id);
@@ -206,7 +210,7 @@ impl Dedup {
         }
     }
 
-    fn drop_least_used(&mut self) -> Option<Client> {
+    fn drop_least_used(&mut self) -> Option<Arc<Client>> {
         let (_, id) = self.by_use.pop_first()?;
         self.clients.remove(&id)
     }

@@ -1,11 +1,13 @@
 //! Groups: who is a member, and the group's configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::sessions::Thing;
 use super::{Machine, Step, validate};
+use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{GroupConfig, GroupEvent, GroupOp, GroupView, LeaveReason, MemberView, Outcome, Presence, Reply};
 use crate::ids::{EventId, GroupName, MemberId, Revision, SessionId, Term};
@@ -32,7 +34,9 @@ pub(super) struct Group {
     pub(super) leader: Option<MemberId>,
     /// While the leader is asked to release: how many milliseconds it was given.
     pub(super) releasing: Option<u64>,
-    pub(super) members: BTreeMap<MemberId, Member>,
+    /// In a snapshot they are parts of their own.
+    #[serde(skip)]
+    pub(super) members: Chunks<MemberId, Member>,
     /// Before the first event: number 0 of the revision that made the group, which had none.
     pub(super) last_event: EventId,
 }
@@ -52,7 +56,7 @@ impl Group {
             terms_from,
             leader: None,
             releasing: None,
-            members: BTreeMap::new(),
+            members: Chunks::default(),
             last_event: EventId { revision: step.revision, ordinal: 0 },
         }
     }
@@ -207,7 +211,7 @@ impl Machine {
         name: &GroupName,
         change: impl FnOnce(&mut Group, &mut Step) -> Result<(), Rejection>,
     ) -> Outcome {
-        let group = self.groups.get_mut(name).ok_or_else(|| unknown(name))?;
+        let group = Arc::make_mut(self.groups.get_mut(name).ok_or_else(|| unknown(name))?);
         change(group, step)?;
         Ok(Reply::Group(Box::new(group.view(step.revision))))
     }
@@ -223,16 +227,16 @@ impl Machine {
         self.check_groups_limit()?;
         let group = Group::new(step, name, config.unwrap_or_default(), self.term_floor);
         let reply = group_reply(&group, step);
-        self.groups.insert(name.clone(), group);
+        self.groups.insert(name.clone(), Arc::new(group));
         Ok(reply)
     }
 
     fn delete_group(&mut self, step: &mut Step, name: &GroupName) -> Outcome {
-        let mut group = self.groups.remove(name).ok_or_else(|| unknown(name))?;
+        let mut group = Arc::unwrap_or_clone(self.groups.remove(name).ok_or_else(|| unknown(name))?);
         let members = std::mem::take(&mut group.members);
-        for (id, member) in members {
-            self.sessions.drop_held(member.view.session, Thing::Member(name.clone(), id));
-            step.emit_group(&mut group, GroupEvent::Left { member: id, reason: LeaveReason::GroupDeleted });
+        for (id, member) in members.iter() {
+            self.sessions.drop_held(member.view.session, Thing::Member(name.clone(), *id));
+            step.emit_group(&mut group, GroupEvent::Left { member: *id, reason: LeaveReason::GroupDeleted });
         }
         group.vacate(step);
         step.emit_group(&mut group, GroupEvent::Deleted);
@@ -250,8 +254,8 @@ impl Machine {
             None => self.check_groups_limit()?,
         }
         let floor = self.term_floor;
-        let new = || Group::new(step, name, GroupConfig::default(), floor);
-        let group = self.groups.entry(name.clone()).or_insert_with(new);
+        let new = || Arc::new(Group::new(step, name, GroupConfig::default(), floor));
+        let group = Arc::make_mut(self.groups.get_or_insert_with(name, new));
         let id = MemberId(step.revision.0);
         let view = MemberView {
             id,
@@ -270,7 +274,7 @@ impl Machine {
     }
 
     fn leave(&mut self, step: &mut Step, name: &GroupName, id: MemberId) -> Outcome {
-        let group = self.groups.get_mut(name).ok_or_else(|| unknown(name))?;
+        let group = Arc::make_mut(self.groups.get_mut(name).ok_or_else(|| unknown(name))?);
         let session = group.member(id)?.view.session;
         group.remove(step, &BTreeSet::from([id]), LeaveReason::Left);
         self.sessions.drop_held(session, Thing::Member(name.clone(), id));

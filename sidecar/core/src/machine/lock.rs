@@ -9,7 +9,8 @@
 //! whatever lock they were of; places are granted in the order of asking, so the tokens of a lock's holders only rise. A
 //! lock that nobody holds is not kept: what there is to remember of it is in the revision.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,12 +32,19 @@ pub(super) struct Place {
 }
 
 /// A lock: its queue, never empty; the first holds it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Lock {
     pub(super) queue: VecDeque<Place>,
 }
 
 impl Lock {
+    /// The next place of a snapshot. `None` if it is not in the order of asking.
+    pub(super) fn restore(&mut self, place: Place) -> Option<()> {
+        let follows = self.queue.back().is_none_or(|last| last.token < place.token);
+        self.queue.push_back(place);
+        follows.then_some(())
+    }
+
     /// Gives up places, then grants the lock if its holder was among them.
     fn remove(&mut self, step: &mut Step, name: &LockName, leaving: &BTreeSet<Token>, reason: LockLeaveReason) {
         let holder = self.queue.front().map(|place| place.token);
@@ -87,7 +95,7 @@ impl Machine {
             Standing::Waits
         };
         self.sessions.hold(session, Thing::Place(name.clone(), token));
-        self.locks.entry(name.clone()).or_insert_with(|| Lock { queue: VecDeque::new() }).queue.push_back(place);
+        Arc::make_mut(self.locks.get_or_insert_with(name, Arc::default)).queue.push_back(place);
         Ok(Reply::Placed(Placed { lock: name.clone(), token, session, standing }))
     }
 
@@ -107,7 +115,7 @@ impl Machine {
         leaving: &BTreeSet<Token>,
         reason: LockLeaveReason,
     ) {
-        let lock = self.locks.get_mut(name).expect("places are of locks that exist");
+        let lock = Arc::make_mut(self.locks.get_mut(name).expect("places are of locks that exist"));
         lock.remove(step, name, leaving, reason);
         if lock.queue.is_empty() {
             self.locks.remove(name);
@@ -164,12 +172,4 @@ pub fn unknown(name: &LockName, token: Token) -> Rejection {
         "token: {token} is not, or no longer, of the holder of lock `{name}` or of one that waits: acquire it again"
     );
     Rejection::new(ErrorCode::TokenUnknown, message)
-}
-
-/// Whether all of a lock's places are in the order of asking.
-pub(super) fn in_order(locks: &BTreeMap<LockName, Lock>) -> bool {
-    locks.values().all(|lock| {
-        let tokens = || lock.queue.iter().map(|place| place.token);
-        !lock.queue.is_empty() && tokens().zip(tokens().skip(1)).all(|(first, next)| first < next)
-    })
 }

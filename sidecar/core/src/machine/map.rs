@@ -2,13 +2,13 @@
 //!
 //! A map that nobody has written to, and one that was dropped, is a map without entries: reading it is no error.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Machine, Step, validate};
+use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{Condition, Entry, EventKind, MapEvent, MapOp, MapView, Outcome, Page, Reply};
 use crate::entries::Entries;
@@ -20,6 +20,8 @@ use crate::limits::{ENTRIES_BYTES_MAX, ENTRIES_MAX, MAPS_MAX, PAGE_BYTES_MAX};
 pub(super) struct Map {
     /// For its events.
     of: Primitive,
+    /// In a snapshot they are parts of their own.
+    #[serde(skip)]
     entries: Entries,
     last_event: EventId,
 }
@@ -27,20 +29,20 @@ pub(super) struct Map {
 /// The maps of one partition, and how much they hold together, which a snapshot leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Maps {
-    by_name: BTreeMap<MapName, Map>,
+    by_name: Chunks<MapName, Map>,
     entries: usize,
     bytes: usize,
 }
 
 impl Maps {
-    /// From a snapshot.
-    pub(super) fn from_named(by_name: BTreeMap<MapName, Map>) -> Self {
-        let entries = by_name.values().map(|map| map.entries.len()).sum();
-        let bytes = by_name.values().map(|map| bytes(&map.entries)).sum();
-        Self { by_name, entries, bytes }
+    /// The next one of a snapshot, with its entries. `None` if it is not the next.
+    pub(super) fn restore(&mut self, name: MapName, map: Map) -> Option<()> {
+        self.entries += map.entries.len();
+        self.bytes += bytes(&map.entries);
+        self.by_name.push(name, map).then_some(())
     }
 
-    pub(super) fn named(&self) -> &BTreeMap<MapName, Map> {
+    pub(super) fn named(&self) -> &Chunks<MapName, Map> {
         &self.by_name
     }
 
@@ -98,7 +100,7 @@ impl Maps {
         let (is_new, more) = (present.is_none(), key.len() + value.len());
         self.check_limits(name, is_new, more, less)?;
         let entry = Entry { value: value.clone(), revision: step.revision };
-        let map = self.by_name.entry(name.clone()).or_insert_with(|| Map::new(name));
+        let map = self.by_name.get_or_insert_with(name, || Map::new(name));
         let previous = map.entries.insert(key.clone(), entry.clone());
         map.emit(step, MapEvent::Put { key: key.clone(), entry });
         self.entries += usize::from(is_new);
@@ -131,6 +133,15 @@ impl Maps {
 impl Map {
     fn new(name: &MapName) -> Self {
         Self { of: name.into(), entries: Entries::default(), last_event: EventId::default() }
+    }
+
+    pub(super) fn entries(&self) -> &Entries {
+        &self.entries
+    }
+
+    /// The next entry of a snapshot. `None` if it is not the next.
+    pub(super) fn restore(&mut self, key: Arc<str>, entry: Entry) -> Option<()> {
+        self.entries.push(key, entry).then_some(())
     }
 
     fn emit(&mut self, step: &mut Step, event: MapEvent) {

@@ -31,9 +31,11 @@
 //! session: it is removed in the same entry as the session.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{
     Answer, Command, Envelope, Event, EventKind, GroupEvent, GroupOp, GroupView, LockOp, MapOp, MemberRecord, Outcome,
@@ -60,7 +62,7 @@ mod map;
 
 mod directory;
 
-mod snapshot;
+pub mod snapshot;
 
 pub mod validate;
 
@@ -91,7 +93,7 @@ pub struct Directory {
     /// Partition groups by name.
     pub partition_groups: BTreeMap<PartitionGroupName, PartitionGroupRecord>,
     /// Primitives, with the revision of their first use.
-    pub primitives: BTreeMap<PrimitiveAddress, Revision>,
+    pub primitives: Chunks<PrimitiveAddress, Revision>,
     /// How many partition groups were ever deleted.
     pub deleted_partition_groups: u64,
 }
@@ -145,11 +147,11 @@ pub struct Machine {
     revision: Revision,
     now_ms: u64,
     sessions: Sessions,
-    groups: BTreeMap<GroupName, Group>,
+    groups: Chunks<GroupName, Arc<Group>>,
     /// The releases that are pending in groups: an index, which a snapshot leaves out.
     releasing: BTreeMap<GroupName, PendingRelease>,
     maps: Maps,
-    locks: BTreeMap<LockName, Lock>,
+    locks: Chunks<LockName, Arc<Lock>>,
     /// At least the last term of every group that was deleted, and of every partition that had this one's name before.
     term_floor: Term,
     dedup: Dedup,
@@ -202,10 +204,10 @@ impl Machine {
             revision: Revision(0),
             now_ms: 0,
             sessions: Sessions::default(),
-            groups: BTreeMap::new(),
+            groups: Chunks::default(),
             releasing: BTreeMap::new(),
             maps: Maps::default(),
-            locks: BTreeMap::new(),
+            locks: Chunks::default(),
             term_floor,
             dedup: Dedup::default(),
             directory: Directory::default(),

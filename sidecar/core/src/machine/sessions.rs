@@ -2,11 +2,12 @@
 //! and proposes their end. What a session carries ends with it, in the same entry.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Machine, SessionView, Step, validate};
+use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{LeaveReason, LockLeaveReason, Outcome, Reply};
 use crate::ids::{GroupName, LockName, MemberId, MemberName, SessionId, Token};
@@ -32,7 +33,7 @@ pub(super) enum Thing {
 /// All live sessions, with two indexes that a snapshot leaves out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sessions {
-    live: BTreeMap<SessionId, Session>,
+    live: Chunks<SessionId, Session>,
     /// A member has at most one session.
     by_member: BTreeMap<MemberName, SessionId>,
     /// What hangs on which session.
@@ -40,13 +41,14 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    /// From a snapshot; what hangs on them is added with [`Sessions::hold`]. `None` if two sessions are of one member.
-    pub(super) fn from_live(live: BTreeMap<SessionId, Session>) -> Option<Self> {
-        let by_member: BTreeMap<_, _> = live.iter().map(|(id, session)| (session.member.clone(), *id)).collect();
-        (by_member.len() == live.len()).then_some(Self { live, by_member, held: BTreeSet::new() })
+    /// The next one of a snapshot; what hangs on it is added with [`Sessions::hold`]. `None` if it is not the next, or of a
+    /// member that has one.
+    pub(super) fn restore(&mut self, id: SessionId, session: Session) -> Option<()> {
+        let is_second = self.by_member.insert(session.member.clone(), id).is_some();
+        (!is_second && self.live.push(id, session)).then_some(())
     }
 
-    pub(super) fn live(&self) -> &BTreeMap<SessionId, Session> {
+    pub(super) fn live(&self) -> &Chunks<SessionId, Session> {
         &self.live
     }
 
@@ -60,7 +62,8 @@ impl Sessions {
     }
 
     pub(super) fn timeouts(&self, after: SessionId) -> impl Iterator<Item = (SessionId, u64)> {
-        self.live.range((Bound::Excluded(after), Bound::Unbounded)).map(|(id, session)| (*id, session.ttl_ms))
+        let later = self.live.iter_from(&after).skip_while(move |(id, _)| **id == after);
+        later.map(|(id, session)| (*id, session.ttl_ms))
     }
 
     /// The session, or `session_unknown`.
@@ -157,7 +160,7 @@ impl Machine {
         }
         for (name, members) in members {
             let group = self.groups.get_mut(&name).expect("memberships are of groups that exist");
-            group.remove(step, &members, reason);
+            Arc::make_mut(group).remove(step, &members, reason);
         }
         let reason = match reason {
             LeaveReason::SessionExpired => LockLeaveReason::SessionExpired,

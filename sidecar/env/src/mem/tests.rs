@@ -52,6 +52,21 @@ fn a_rename_whose_folder_was_not_synced_is_undone_by_a_crash() {
 }
 
 #[test]
+fn a_replaced_file_is_read_through_its_handle_and_gone_once_that_is_dropped() {
+    let disk = disk();
+    crate::disk::replace(&disk, &path("a"), b"old").unwrap();
+    let old = disk.open(&path("a")).unwrap();
+    crate::disk::replace(&disk, &path("a"), b"newer").unwrap();
+    assert_eq!((disk.files(), old.len().unwrap()), (2, 3));
+    drop(old);
+    assert_eq!(disk.files(), 1);
+    disk.remove(&path("a")).unwrap();
+    assert_eq!(disk.files(), 1, "a crash would bring it back");
+    disk.sync_dir(Path::new("/data")).unwrap();
+    assert_eq!(disk.files(), 0);
+}
+
+#[test]
 fn replace_leaves_the_old_or_the_new_content_wherever_the_power_goes() {
     for calls in 0..12 {
         for seed in 0..8 {

@@ -13,7 +13,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 
 use super::*;
 use crate::replica::{Change, Replica, SnapshotPolicy, State};
-use crate::snapshots::SnapshotFile;
+use crate::snapshots::{SnapshotData, SnapshotFile};
 use crate::state_machine::{Builder, StateMachine};
 use crate::types::{Snapshot, SnapshotMeta, StoredMembership};
 
@@ -33,7 +33,7 @@ impl GapFilling {
 }
 
 impl RaftStateMachine<TypeConfig> for GapFilling {
-    type SnapshotData = Bytes;
+    type SnapshotData = SnapshotData;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -56,7 +56,7 @@ impl RaftStateMachine<TypeConfig> for GapFilling {
         self.inner.get_snapshot_builder().await
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: SnapshotData) -> Result<(), io::Error> {
         self.inner.install_snapshot(meta, data).await
     }
 

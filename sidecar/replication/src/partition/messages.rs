@@ -5,17 +5,18 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use bytes::Bytes;
-use coterie_core::machine::Machine;
 use coterie_store::log::Demand;
 use futures_util::stream::{BoxStream, StreamExt as _, poll_fn, unfold};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendError, VoteRequest};
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, VoteRequest};
 use tokio::sync::mpsc;
 
-use super::Partition;
+use super::{Inner, Partition};
 use crate::codec::{self, Kind};
-use crate::network::SnapshotHeader;
 use crate::room::{Answered, Room};
 use crate::runtime::seeded;
+use crate::snapshots::{Answers, Offer, ReceiveError, Receiving, SnapshotData, done};
+use crate::timing::SNAPSHOT_ANSWERS;
 use crate::types::{Snapshot, TypeConfig, Vote};
 
 /// Why a message is refused.
@@ -23,8 +24,10 @@ use crate::types::{Snapshot, TypeConfig, Vote};
 enum Error {
     #[error(transparent)]
     Decode(#[from] codec::Error),
-    #[error("restore the snapshot: {0}")]
-    Restore(#[from] coterie_core::command::Error),
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    #[error("the sender of the snapshot is gone")]
+    Gone,
     #[error("the volume takes nothing: {0}")]
     Log(#[from] std::io::Error),
     #[error("this replica has just started and may have answered a leader before: it votes again within a lease")]
@@ -126,26 +129,57 @@ impl Partition {
         Ok(request)
     }
 
-    /// Installs a snapshot that [`crate::Transport::send_snapshot`] carried here, and answers once it is durable.
-    pub async fn handle_snapshot(&self, header: Bytes, data: Bytes) -> Result<Bytes, String> {
-        self.install(&header, data).await.map_err(|error| error.to_string())
+    /// Takes a snapshot that [`crate::Transport::transfer`] carries here, and answers as it goes on. An error is the last
+    /// answer. When the messages end too early, what came is kept for a while: the next one goes on from there.
+    pub fn handle_snapshot(&self, messages: BoxStream<'static, Bytes>) -> BoxStream<'static, Result<Bytes, String>> {
+        let (sender, mut answers) = mpsc::channel(SNAPSHOT_ANSWERS);
+        let partition = self.clone();
+        let task = async move {
+            let (env, file) = (&partition.inner.env, &partition.inner.file);
+            let from =
+                file.receiving(messages, Answers { generation: partition.inner.generation, sender: sender.clone() });
+            let installed = tokio::select! {
+                biased;
+                installed = seeded(env, Box::pin(partition.install(from))) => installed,
+                () = sender.closed() => Err(Error::Gone),
+            };
+            if let Err(error) = &installed {
+                tracing::info!(partition = %partition.inner.id, %error, "a snapshot was not received");
+            }
+            // The one who waited for it may be gone.
+            let _ = sender.send(installed.map_err(|error| error.to_string())).await;
+            drop(sender);
+            let mut closed = partition.inner.closing.subscribe();
+            tokio::select! {
+                _ = closed.wait_for(|closed| *closed) => {}
+                () = file.forget_partial() => {}
+            }
+        };
+        self.inner.env.spawn.spawn("snapshot", Box::pin(task));
+        poll_fn(move |context| answers.poll_recv(context)).boxed()
     }
 
-    async fn install(&self, header: &Bytes, data: Bytes) -> Result<Bytes, Error> {
-        let generation = self.inner.generation;
-        let SnapshotHeader { vote, meta } = codec::decode_message(generation, header)?;
-        // A snapshot that cannot be restored (made by a newer program), or has no room, must be refused here: inside Raft
-        // the failure would end this replica.
-        Machine::restore(&data)?;
-        if !self.inner.file.has_room(data.len() as u64).await? {
-            return Err(Error::Log(ErrorKind::StorageFull.into()));
+    async fn install(&self, mut from: Receiving) -> Result<Bytes, Error> {
+        let Inner { raft: raft_, replica, generation, file, .. } = &*self.inner;
+        let offer: Offer = codec::decode_message(*generation, &from.next().await?)?;
+        let ours = raft_.server_metrics().borrow_watched().vote;
+        if is_higher(&ours, &offer.vote) {
+            return Ok(done(*generation, SnapshotResponse::new(ours)));
         }
-        let answer =
-            self.inner.raft.install_full_snapshot(vote, Snapshot { meta, snapshot: data }).await.map_err(raft)?;
+        // The answer to one that was installed may have been lost. Raft is told in any case: the sender counts on it that
+        // this replica has heard it.
+        let has_as_much = replica.state().last >= offer.meta.last_log_id;
+        let data = match has_as_much {
+            true => SnapshotData::NotNeeded,
+            false => SnapshotData::Received(file.receive(&mut from, &offer).await?),
+        };
+        let Offer { vote, meta, .. } = offer;
+        let snapshot = Snapshot { meta, snapshot: data };
+        let answer = raft_.install_full_snapshot(vote, snapshot).await.map_err(raft)?;
         if !is_higher(&answer.vote, &vote) {
-            self.inner.replica.heard();
+            replica.heard();
         }
-        Ok(codec::encode_message(generation, &answer))
+        Ok(done(*generation, answer))
     }
 }
 

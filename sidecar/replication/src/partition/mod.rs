@@ -21,7 +21,7 @@ use crate::proposer::Proposer;
 use crate::replica::{Replica, SnapshotPolicy, State};
 use crate::room::Rooms;
 use crate::runtime::seeded;
-use crate::snapshots::SnapshotFile;
+use crate::snapshots::{LoadError, SnapshotFile};
 use crate::state_machine::StateMachine;
 use crate::ticker::Ticker;
 use crate::timing::{self, Timing};
@@ -31,6 +31,7 @@ use crate::watch::Watcher;
 
 mod form;
 mod leadership;
+mod maintain;
 mod membership;
 mod messages;
 mod propose;
@@ -46,8 +47,6 @@ pub use read::{Read, ReadKind};
 pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// Bytes of applied bodies after which a snapshot is taken whatever their number: bounds the log on disk.
 const SNAPSHOT_BYTES: u64 = 32 * 1024 * 1024;
-/// How often room for a snapshot is looked for that is due.
-const SNAPSHOT_ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a replica is made of.
 pub struct Options {
@@ -148,6 +147,9 @@ impl Partition {
         let state_is_pristine = state.last.is_none();
         let policy = SnapshotPolicy { entries: snapshot_entries, bytes: SNAPSHOT_BYTES };
         let replica = Replica::new(env.clone(), state, policy);
+        if file.current().is_some() {
+            replica.note_snapshot(file.bytes());
+        }
         let config = timing::config(format!("{id} on {member}"), &timing).map_err(Error::Timing)?;
         let rooms: Arc<Rooms> = Arc::default();
         let lease = Arc::new(Lease::new(timing.lease(), &*env.clock));
@@ -161,6 +163,7 @@ impl Partition {
             append_timeout: timing.append_timeout(),
             rooms: rooms.clone(),
             lease: lease.clone(),
+            file: file.clone(),
             env: env.clone(),
         };
         let machine = StateMachine::new(replica.clone(), file.clone());
@@ -170,7 +173,7 @@ impl Partition {
         let (closing, closed) = watch::channel(false);
         let times = leadership::Times { timing, ticker, restarted };
         let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), times, hands_over, closed.clone());
-        spawn_snapshots(&env, raft.clone(), replica.clone(), file.clone(), closed);
+        maintain::spawn(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
         let proposer = Proposer::start(&env, raft.clone(), timing.lease(), closing.subscribe());
         let inner = Inner {
@@ -254,6 +257,7 @@ impl Partition {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::error!(partition = %self.inner.id, %error, "stop raft");
         }
+        self.inner.file.close().await;
         self.inner.replica.with_state_and_hub(|_, hub| hub.close());
     }
 
@@ -263,50 +267,18 @@ impl Partition {
 }
 
 async fn restore(id: &PartitionId, generation: u64, file: &SnapshotFile) -> Result<State, Error> {
-    match file.load().await.map_err(|source| Error::ReadSnapshot(id.clone(), source))? {
-        Some((meta, data)) => Ok(State {
-            machine: Machine::restore(&data).map_err(|source| Error::RestoreSnapshot(id.clone(), source))?,
-            last: meta.last_log_id,
-            membership: meta.last_membership,
-        }),
+    let loaded = file.load().await.map_err(|error| match error {
+        LoadError::Read(source) => Error::ReadSnapshot(id.clone(), source),
+        LoadError::Restore(source) => Error::RestoreSnapshot(id.clone(), source),
+    })?;
+    match loaded {
+        Some((meta, machine)) => Ok(State { machine, last: meta.last_log_id, membership: meta.last_membership }),
         None => Ok(State { machine: pristine(id, generation), last: None, membership: StoredMembership::default() }),
     }
 }
 
 fn pristine(id: &PartitionId, generation: u64) -> Machine {
     if id.group.is_system() { Machine::management() } else { Machine::new(generation) }
-}
-
-/// Takes a snapshot whenever one is due, once there is room for it; openraft drops the log behind it.
-fn spawn_snapshots(
-    env: &Env,
-    raft: Raft,
-    replica: Arc<Replica>,
-    file: SnapshotFile,
-    mut closed: watch::Receiver<bool>,
-) {
-    let task = async move {
-        loop {
-            tokio::select! {
-                biased;
-                _ = closed.changed() => return,
-                () = replica.snapshot_due.notified() => {}
-            }
-            // A state grows by less than what was applied.
-            while !file.has_room(SNAPSHOT_BYTES).await.unwrap_or(false) {
-                tracing::warn!("the volume has no room for a snapshot");
-                tokio::select! {
-                    biased;
-                    _ = closed.changed() => return,
-                    () = tokio::time::sleep(SNAPSHOT_ROOM_PAUSE) => {}
-                }
-            }
-            if raft.trigger().snapshot().await.is_err() {
-                return;
-            }
-        }
-    };
-    env.spawn.spawn("snapshots", Box::pin(task));
 }
 
 /// What is left of a time-out that began at `since`.

@@ -18,9 +18,10 @@ use coterie_replication::{
     Leadership, Options, Partition, ProposeError, Target, Ticker, Timing, Transport, storage_key, transport,
 };
 use coterie_store::log::{self, Log};
-use coterie_store::snapshots::Snapshots;
+use coterie_store::snapshots::{Piece, Place, Snapshots};
 use futures_util::StreamExt as _;
-use tokio::sync::mpsc;
+use futures_util::stream::BoxStream;
+use tokio::sync::{mpsc, watch};
 
 /// More than any wait of these tests takes on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -34,6 +35,7 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 struct Net {
     replicas: BTreeMap<u64, Partition>,
     cut: BTreeSet<(u64, u64)>,
+    transfers: Transfers,
 }
 
 type SharedNet = Arc<Mutex<Net>>;
@@ -112,15 +114,19 @@ impl Transport for Links {
         Ok(Box::new(lane))
     }
 
-    async fn send_snapshot(
+    async fn transfer(
         &self,
         to: &Target,
         _partition: &PartitionId,
-        header: Bytes,
-        data: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, transport::Error> {
-        self.reach(to, timeout).await?.handle_snapshot(header, data).await.map_err(refused(to))
+    ) -> Result<Box<dyn transport::Transfer>, transport::Error> {
+        let replica = self.reach(to, Duration::ZERO).await?;
+        let (messages, sent) = mpsc::channel::<Bytes>(1);
+        let sent = futures_util::stream::unfold(sent, |mut sent| async { Some((sent.recv().await?, sent)) });
+        let links = Links { own: self.own, net: self.net.clone() };
+        let answers = replica.handle_snapshot(sent.boxed());
+        let transfers = self.net.lock().unwrap().transfers.clone();
+        let number = transfers.begin();
+        Ok(Box::new(TestTransfer { links, to: to.clone(), messages, answers, transfers, number }))
     }
 }
 
@@ -142,6 +148,109 @@ impl transport::Lane for TestLane {
         let answer = self.answers.recv().await;
         self.links.reach(&self.to, Duration::ZERO).await?;
         answer.unwrap_or_else(|| Err("the lane is closed".to_owned())).map_err(refused(&self.to))
+    }
+}
+
+/// A snapshot between two replicas: whatever is sent while the link is cut ends it.
+struct TestTransfer {
+    links: Links,
+    to: Target,
+    messages: mpsc::Sender<Bytes>,
+    answers: BoxStream<'static, Result<Bytes, String>>,
+    transfers: Transfers,
+    number: usize,
+}
+
+#[async_trait::async_trait]
+impl transport::Transfer for TestTransfer {
+    async fn send(&mut self, payload: Bytes) -> Result<(), transport::Error> {
+        self.links.reach(&self.to, Duration::ZERO).await?;
+        self.transfers.sent(self.number, payload.len()).await.map_err(refused(&self.to))?;
+        self.messages.send(payload).await.map_err(|error| refused(&self.to)(error.to_string()))
+    }
+
+    async fn answer(&mut self) -> Result<Bytes, transport::Error> {
+        let answer = self.answers.next().await;
+        self.transfers.answered(self.number);
+        self.links.reach(&self.to, Duration::ZERO).await?;
+        answer.unwrap_or_else(|| Err("the transfer is over".to_owned())).map_err(refused(&self.to))
+    }
+}
+
+/// All snapshots that were sent, and how far the present one may go.
+#[derive(Clone)]
+pub struct Transfers(Arc<(Mutex<Vec<Sent>>, watch::Sender<Gate>)>);
+
+/// What went of one snapshot.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    /// With the offer.
+    pub messages: usize,
+    pub bytes: usize,
+    pub answers: usize,
+    /// The most messages that were sent and not answered.
+    pub ahead: usize,
+}
+
+/// What happens to a message of a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    Open,
+    /// From this one on they wait.
+    WaitsAt(usize),
+    /// This one breaks the connection, once.
+    BreaksAt(usize),
+}
+
+impl Default for Transfers {
+    fn default() -> Self {
+        Self(Arc::new((Mutex::default(), watch::Sender::new(Gate::Open))))
+    }
+}
+
+impl Transfers {
+    pub fn set(&self, gate: Gate) {
+        self.0.1.send_replace(gate);
+    }
+
+    pub fn all(&self) -> Vec<Sent> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// Waits until so many messages of the last snapshot were sent.
+    pub async fn reached(&self, messages: usize) {
+        within(async {
+            while self.all().last().is_none_or(|sent| sent.messages < messages) {
+                tokio::time::sleep(Duration::from_millis(5)).await; // waits for a condition
+            }
+        })
+        .await;
+    }
+
+    fn begin(&self) -> usize {
+        let mut all = self.0.0.lock().unwrap();
+        all.push(Sent::default());
+        all.len() - 1
+    }
+
+    async fn sent(&self, number: usize, bytes: usize) -> Result<(), String> {
+        let messages = self.all()[number].messages;
+        let mut gate = self.0.1.subscribe();
+        let open = |gate: &Gate| !matches!(gate, Gate::WaitsAt(at) if messages >= *at);
+        let gate = *gate.wait_for(open).await.unwrap();
+        if gate == Gate::BreaksAt(messages) {
+            self.set(Gate::Open);
+            return Err("the connection broke".to_owned());
+        }
+        let sent = &mut self.0.0.lock().unwrap()[number];
+        sent.messages += 1;
+        sent.bytes += bytes;
+        sent.ahead = sent.ahead.max(sent.messages.saturating_sub(sent.answers));
+        Ok(())
+    }
+
+    fn answered(&self, number: usize) {
+        self.0.0.lock().unwrap()[number].answers += 1;
     }
 }
 
@@ -288,14 +397,20 @@ impl Cluster {
         Ok(())
     }
 
-    /// Changes what a stopped machine's disk holds as the snapshot's meta data and data.
+    /// Changes what a stopped machine's disk holds as the snapshot's meta data and its first piece.
     pub fn change_snapshot(&self, node: u64, change: impl FnOnce(&mut Vec<u8>, &mut Vec<u8>)) {
         let env = Env { disk: Arc::new(self.machines[&node].disk.clone()), ..coterie_env::real::real() };
         let snapshots = Snapshots::new(&env, Path::new("/data")).unwrap();
         let key = storage_key(&self.id, self.generation);
-        let (mut meta, mut data) = snapshots.load(&key).unwrap().expect("there is a snapshot");
-        change(&mut meta, &mut data);
-        snapshots.save(&key, &meta, &data).unwrap();
+        let stored = snapshots.open(&key).unwrap().expect("there is a snapshot");
+        let mut meta = stored.label().meta.clone();
+        let mut pieces: Vec<_> = stored.pieces(Place::default()).map(|piece| piece.unwrap().bytes.to_vec()).collect();
+        change(&mut meta, &mut pieces[0]);
+        let mut draft = snapshots.begin(&key, &meta).unwrap();
+        for (number, piece) in (0..).zip(pieces) {
+            draft.push(&Piece::new(number, piece)).unwrap();
+        }
+        draft.finish().unwrap().publish().unwrap();
     }
 
     /// A machine with an empty disk that has never heard of the partition.
@@ -347,6 +462,20 @@ impl Cluster {
             }
         })
         .await;
+    }
+
+    pub fn transfers(&self) -> Transfers {
+        self.net.lock().unwrap().transfers.clone()
+    }
+
+    pub fn disk(&self, node: u64) -> &MemDisk {
+        &self.machines[&node].disk
+    }
+
+    /// The names of the files in this machine's folder of snapshots.
+    pub fn snapshot_files(&self, node: u64) -> Vec<String> {
+        let files = self.machines[&node].disk.list(Path::new("/data/snap")).unwrap();
+        files.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     }
 
     /// Whether this machine's disk holds a snapshot.

@@ -58,11 +58,7 @@ fn copies_of(key: &Arc<str>, partition: &Partition, oldest: &Arc<Segment>) -> Op
 
 /// Carries out a plan; the memory may have gone on since, by what is queued now.
 pub(super) fn carry_out(writer: &mut Writer, plan: Plan) -> io::Result<()> {
-    for segment in plan.needless {
-        writer.shared.lock().segments.remove(&segment.seq);
-        // One by one and each durable: recovery takes a gap for a loss.
-        writer.let_go(segment)?;
-    }
+    writer.needless = plan.needless.into();
     if plan.copies.is_empty() {
         return Ok(());
     }

@@ -1,5 +1,6 @@
 //! The one task that writes.
 
+use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     /// Segments may have become needless since the last look.
     untidy: bool,
+    /// Segments that nobody needs any more, oldest first. Freed one at a time, between batches: after a snapshot there may
+    /// be dozens, and removing one takes as long as a flush.
+    pub(super) needless: VecDeque<Arc<Segment>>,
 }
 
 /// Opens the log and starts its writer.
@@ -75,6 +79,7 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
         recycled: None,
         buffer: Vec::new(),
         untidy: true,
+        needless: VecDeque::new(),
     };
     shared.look();
     env.spawn.spawn("free-space", Box::pin(shared::look_now_and_then(Arc::downgrade(&shared))));
@@ -104,6 +109,7 @@ enum Work {
     /// All that is queued, and what to do about old segments once it is written.
     Tidy(Vec<Op>, copy::Plan),
     Look,
+    Free,
     Prepare,
     End,
 }
@@ -135,15 +141,21 @@ impl Writer {
         match self.next_work() {
             Work::Write(ops) => {
                 self.write_all(ops)?;
+                self.free_one()?;
                 Ok(Next::Again)
             }
             Work::Tidy(ops, plan) => {
                 self.write_all(ops)?;
-                copy::carry_out(self, plan).map_err(|error| self.shared.fail("free old segments", &error))?;
+                copy::carry_out(self, plan).map_err(|error| self.shared.fail("copy old segments", &error))?;
+                self.free_one()?;
                 Ok(Next::Again)
             }
             Work::Look => {
                 self.shared.look();
+                Ok(Next::Again)
+            }
+            Work::Free => {
+                self.free_one()?;
                 Ok(Next::Again)
             }
             Work::Prepare => {
@@ -176,7 +188,20 @@ impl Writer {
         if state.urgent > 0 || is_closing || state.queue.len() > limits::RIDERS_MAX {
             return Work::Write(state.take(limits::BATCH_BYTES_MAX));
         }
-        if state.look_due { Work::Look } else { Work::Prepare }
+        if state.look_due {
+            Work::Look
+        } else if !self.needless.is_empty() {
+            Work::Free
+        } else {
+            Work::Prepare
+        }
+    }
+
+    /// Frees the oldest segment that nobody needs. One by one and each durable: recovery takes a gap for a loss.
+    fn free_one(&mut self) -> io::Result<()> {
+        let Some(segment) = self.needless.pop_front() else { return Ok(()) };
+        self.shared.lock().segments.remove(&segment.seq);
+        self.let_go(segment).map_err(|error| self.shared.fail("free an old segment", &error))
     }
 
     /// Writes ops in as many batches as they need, and completes each batch after its flush.

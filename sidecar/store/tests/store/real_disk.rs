@@ -1,6 +1,7 @@
 //! The same on the real disk, with the writer on its own thread.
 
 use coterie_store::log::Options;
+use coterie_store::snapshots::{Piece, Place};
 use coterie_store::{Directory, Log, Snapshots, directory};
 
 use super::support::{append, append_now, bytes, indexes};
@@ -78,10 +79,14 @@ fn a_directory_is_locked_and_kept() {
     let held = open().unwrap();
     assert!(matches!(open().err(), Some(directory::Error::Locked { .. })));
     let snapshots = Snapshots::new(&env, folder.path()).unwrap();
-    snapshots.save("system", b"meta", b"data").unwrap();
+    let mut draft = snapshots.begin("system", b"meta").unwrap();
+    draft.push(&Piece::new(0, b"data".to_vec())).unwrap();
+    draft.finish().unwrap().publish().unwrap();
     let node = held.identity().node_id;
     drop(held);
     let again = open().unwrap().identity();
     assert_eq!((again.node_id, again.start_counter), (node, 2));
-    assert!(snapshots.load("system").unwrap().is_some());
+    let stored = snapshots.open("system").unwrap().unwrap();
+    let pieces: Vec<_> = stored.pieces(Place::default()).map(|piece| piece.unwrap().bytes).collect();
+    assert_eq!(pieces, [b"data".as_slice()]);
 }

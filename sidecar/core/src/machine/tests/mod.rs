@@ -6,10 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use super::snapshot::Restorer;
 use super::*;
 use crate::command::{
-    Condition, DirectoryOp, GroupConfig, GroupOp, LeaveReason, LockEvent, LockLeaveReason, LockOp, LockView, MapEvent,
-    MapOp, Presence, Standing,
+    Condition, DirectoryOp, Error, GroupConfig, GroupOp, LeaveReason, LockEvent, LockLeaveReason, LockOp, LockView,
+    MapEvent, MapOp, Presence, Standing,
 };
 use crate::ids::{MemberId, RequestId, Token};
 use witness::Witness;
@@ -92,6 +93,17 @@ impl Partition {
         let view = self.view(name);
         (view.term, view.leader)
     }
+}
+
+/// The machine's snapshot.
+fn pieces(machine: &Machine) -> Vec<Vec<u8>> {
+    machine.image().pieces().collect()
+}
+
+fn restore(pieces: &[Vec<u8>]) -> Result<Machine, Error> {
+    let mut restorer = Restorer::new();
+    pieces.iter().try_for_each(|piece| restorer.take(piece))?;
+    restorer.finish()
 }
 
 fn open(member: &str, incarnation: u64) -> Command {
