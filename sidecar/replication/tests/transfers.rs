@@ -161,8 +161,17 @@ async fn a_receiver_that_crashes_midway_begins_again_and_nothing_half_is_left() 
     cluster.start(away).await;
     cluster.applied(away, last).await;
     assert_eq!(entries(&cluster.replica(away)), 100);
-    let files = cluster.snapshot_files(away);
-    assert!(files.len() == 1 && files[0].ends_with(".snap"), "{files:?}");
+    // The replica may be taking a snapshot of its own just now.
+    let nothing_half = async {
+        loop {
+            let files = cluster.snapshot_files(away);
+            if files.len() == 1 && files[0].ends_with(".snap") {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await; // waits for a condition
+        }
+    };
+    within(nothing_half).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -131,7 +131,7 @@ impl Transfer for ScriptedTransfer {
 
     async fn answer(&mut self) -> Result<Bytes, transport::Error> {
         match self.pause {
-            Some(pause) => tokio::time::sleep(pause).await,
+            Some(pause) => tokio::time::sleep(pause).await, // plays a receiver that takes its time
             None => std::future::pending().await,
         }
         let answer = if self.busy > 0 {
