@@ -3,10 +3,10 @@
 //! ```text
 //! cargo run --release -p coterie-sidecar --example idle_sessions -- 10000 30
 //! ```
-//! A cluster of one, in this process, on the real disk. Each of so many sessions is kept alive three times within its
+//! A cluster of three, in this process, on the real disk. Each of so many sessions is kept alive three times within its
 //! time-out (5 s), as sidecars do, each at a moment of its own; and for so many seconds the CPU time of the process is
-//! taken, before the sessions are there and while they are. What is in it: the leader's check of its majority (of one
-//! here), the lookup of each session and its deadline, and the timers. What is not: the messages that bring keep-alives.
+//! taken, before the sessions are there and while they are. What is more, is theirs: the leader's check that it leads, the
+//! lookup of each session and its deadline, and the timers. What is not in it: the messages that bring keep-alives.
 
 #![allow(clippy::unwrap_used)] // a measurement: it stops at the first surprise
 
@@ -15,7 +15,6 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::Sidecar;
 use common::crowd::Crowd;
 use coterie_core::limits::SESSION_TTL_MS_DEFAULT;
 use coterie_core::machine::Machine;
@@ -43,7 +42,8 @@ async fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap());
     let sessions = arguments.next().unwrap_or(10_000);
     let within = Duration::from_secs(arguments.next().unwrap_or(30) as u64);
-    let sidecar = Sidecar::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let nodes = common::begin_three(folder.path()).await;
 
     let (begun, before) = (Instant::now(), cpu());
     let mut ticks = interval(TICK);
@@ -54,9 +54,9 @@ async fn main() {
     let idle = of_a_core(cpu() - before, begun.elapsed());
     println!("without sessions: {idle:.2} % of a core");
 
-    let crowd = Crowd::open(sidecar.node.clone(), sessions, SESSION_TTL_MS_DEFAULT).await;
+    let crowd = Crowd::open(&nodes, sessions, SESSION_TTL_MS_DEFAULT).await;
     let revision = crowd.partition.with_machine(Machine::revision);
-    let keeper = sidecar.node.keepers().get(&crowd.id).unwrap();
+    let keeper = crowd.node.keepers().get(&crowd.id).unwrap();
     let every = Duration::from_millis(SESSION_TTL_MS_DEFAULT / 3);
     let (begun, before) = (Instant::now(), cpu());
     let (mut next, mut kept) = (0, 0_u64);

@@ -46,7 +46,7 @@ async fn ten_thousand_idle_sessions_write_nothing_and_none_of_them_expires() {
     const TTL_MS: u64 = 3 * SESSION_TTL_MS_MIN;
     const SESSIONS: usize = 10_000;
     let sidecar = Sidecar::start().await;
-    let crowd = Crowd::open(sidecar.node.clone(), SESSIONS, TTL_MS).await;
+    let crowd = Crowd::open(std::slice::from_ref(&sidecar.node), SESSIONS, TTL_MS).await;
     crowd.keep_alive().await;
     assert_eq!(crowd.live(), SESSIONS);
     let revision = crowd.partition.with_machine(Machine::revision);
@@ -87,7 +87,7 @@ async fn a_wall_clock_that_steps_expires_no_session_and_keeps_none_alive() {
     let real = coterie_env::real();
     let clock = Arc::new(Stepping(real.clock.clone(), AtomicI64::new(0)));
     let sidecar = Sidecar::start_with(Env { clock: clock.clone(), ..real }).await;
-    let crowd = Crowd::open(sidecar.node.clone(), 10, TTL_MS).await;
+    let crowd = Crowd::open(std::slice::from_ref(&sidecar.node), 10, TTL_MS).await;
     let begun = Instant::now();
     for step_ms in [HOUR_MS, -HOUR_MS, 24 * HOUR_MS, 0].into_iter().cycle() {
         clock.1.store(step_ms, Ordering::Relaxed);

@@ -69,22 +69,24 @@ impl Keepers {
 }
 
 impl Keeper {
-    /// Keeps a session alive, if this member surely leads: a majority says so after the keep-alive came in, and all that
-    /// earlier leaders decided is applied. So no session is called alive that an earlier leader has expired.
+    /// Keeps a session alive, if this member surely leads after the keep-alive came in, by its lease or because a majority
+    /// says so, and all that earlier leaders decided is applied. So no session is called alive that an earlier leader has
+    /// expired, and a later leader gives it its full time from then on. Clocks that run at about the same rate are what
+    /// sessions rest on anyway.
     pub async fn touch(&self, partition: &Partition, holder: &Holder, timeout: Duration) -> Touched {
         let Holder { session, member, incarnation } = holder;
         let session = *session;
-        match partition.confirm_leadership(timeout).await {
-            Ok(()) => {}
-            Err(ProposeError::NotLeader(leader)) => return Touched::Elsewhere(leader),
-            Err(ProposeError::Rejected(_)) => return Touched::Elsewhere(None),
+        if !partition.leads_by_lease() {
+            match partition.confirm_leadership(timeout).await {
+                Ok(()) => {}
+                Err(ProposeError::NotLeader(leader)) => return Touched::Elsewhere(leader),
+                Err(ProposeError::Rejected(_)) => return Touched::Elsewhere(None),
+            }
         }
-        let found = partition.with_machine(|machine| machine.session(session));
-        let Some(found) = found.filter(|found| found.member == *member && found.incarnation == *incarnation) else {
-            return Touched::Lost;
-        };
+        let held = partition.with_machine(|machine| machine.session_held_by(session, member, *incarnation));
+        let Some(ttl_ms) = held else { return Touched::Lost };
         let now_ms = self.env.clock.monotonic_ms();
-        match self.lock().keep(session, now_ms, found.ttl_ms) {
+        match self.lock().keep(session, now_ms, ttl_ms) {
             Kept::Alive => Touched::Alive,
             Kept::Expiring => Touched::Lost,
             Kept::NotLeading => Touched::Elsewhere(None),

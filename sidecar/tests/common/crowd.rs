@@ -21,15 +21,21 @@ pub struct Crowd {
 }
 
 impl Crowd {
-    /// Opens so many sessions on a partition that holds primitives, through the log as sidecars do.
-    pub async fn open(node: Node, count: usize, ttl_ms: u64) -> Self {
+    /// Opens so many sessions on a partition that holds primitives, through the log as sidecars do, at the one of these
+    /// members that leads it.
+    pub async fn open(nodes: &[Node], count: usize, ttl_ms: u64) -> Self {
         let of = coterie_core::Primitive { kind: PrimitiveKind::Map, name: "crowd".into() };
-        let id = loop {
-            match node.router().locate(None, &of) {
-                Ok(id) if node.partitions().get(&id).is_some() => break id,
-                _ => tokio::time::sleep(Duration::from_millis(20)).await, // waits for a condition
+        let leads = |node: &&Node| {
+            let partition = node.router().locate(None, &of).ok().and_then(|id| node.partitions().get(&id));
+            partition.is_some_and(|partition| partition.leadership().borrow().leading)
+        };
+        let node = loop {
+            match nodes.iter().find(leads) {
+                Some(node) => break node.clone(),
+                None => tokio::time::sleep(Duration::from_millis(20)).await, // waits for a condition
             }
         };
+        let id = node.router().locate(None, &of).unwrap();
         let open = |number: usize| {
             let (node, id) = (node.clone(), id.clone());
             async move {

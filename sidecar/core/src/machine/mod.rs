@@ -394,6 +394,11 @@ impl Machine {
         self.sessions.timeouts(after)
     }
 
+    /// The time-out of a session that is live and of this run of this sidecar.
+    pub fn session_held_by(&self, id: SessionId, member: &MemberName, incarnation: u64) -> Option<u64> {
+        self.sessions.held_by(id, member, incarnation)
+    }
+
     /// How many sessions are live.
     pub fn session_count(&self) -> usize {
         self.sessions.live().len()

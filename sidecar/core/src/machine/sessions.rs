@@ -61,6 +61,11 @@ impl Sessions {
         Some(SessionView { id, member, incarnation, ttl_ms })
     }
 
+    pub(super) fn held_by(&self, id: SessionId, member: &MemberName, incarnation: u64) -> Option<u64> {
+        let session = self.live.get(&id)?;
+        (session.member == *member && session.incarnation == incarnation).then_some(session.ttl_ms)
+    }
+
     pub(super) fn timeouts(&self, after: SessionId) -> impl Iterator<Item = (SessionId, u64)> {
         let later = self.live.iter_from(&after).skip_while(move |(id, _)| **id == after);
         later.map(|(id, session)| (*id, session.ttl_ms))

@@ -87,6 +87,12 @@ impl Partition {
         age.is_some_and(|age| lease.holds(term, age, &*env.clock))
     }
 
+    /// Whether this replica surely leads now, as a leased read has it: nobody else can, and all that earlier leaders decided
+    /// is applied here. Asks nobody.
+    pub fn leads_by_lease(&self) -> bool {
+        self.led_term().is_some_and(|term| self.holds_lease(term))
+    }
+
     /// Waits until a majority has confirmed, after the call, that this replica leads, and everything that was
     /// acknowledged before the call is applied here. [`ErrorCode::NoQuorum`] when no majority answers.
     pub async fn confirm_leadership(&self, timeout: Duration) -> Result<(), ProposeError> {

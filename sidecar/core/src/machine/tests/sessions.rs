@@ -18,6 +18,8 @@ fn a_session_is_the_revision_that_opened_it() {
     assert!(partition.machine.has_session(id) && !partition.machine.has_session(SessionId(1)));
     assert_eq!(partition.machine.session(id), Some(view.clone()));
     assert_eq!(partition.machine.session(SessionId(1)), None);
+    let held_by = |member: &str, run| partition.machine.session_held_by(id, &member.into(), run);
+    assert_eq!((held_by("pod-1", 1), held_by("pod-1", 2), held_by("pod-2", 1)), (Some(5_000), None, None));
     assert_eq!(partition.machine.sessions(), [view]);
 }
 
