@@ -191,7 +191,7 @@ impl<'a> Rounds<'a> {
 
     async fn stop(&mut self, cluster: &dyn Cluster, system: System, peer_tls: bool, what: What) -> Result<f64> {
         // plays a member that has been up for a while
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let ms = if what == What::Failover {
             measure::failover(cluster).await?
         } else {

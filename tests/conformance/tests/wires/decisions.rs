@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use coterie_conformance::harness::clients;
+use coterie_conformance::harness::{PATIENCE, clients};
 use coterie_conformance::wire::{Change, If, Joining, ids};
 use coterie_conformance::{both_wires, eventually, name};
 use coterie_proto::v1;
@@ -121,7 +121,18 @@ both_wires! {
         a.create(&group, None).await.expect("create");
         let fresh = b.get(&group).await.expect("get");
         assert_eq!((fresh.consistency(), fresh.stale_ms), (v1::Consistency::Linearizable, 0));
-        let stale = a.read(&group, v1::Consistency::Stale).await.expect("get");
+        let leased = a.read(&group, v1::Consistency::Leased).await.expect("get");
+        assert_eq!((leased.consistency(), leased.stale_ms), (v1::Consistency::Leased, 0));
+        // The replica beside this member may hear of it last.
+        let known = async {
+            loop {
+                match a.read(&group, v1::Consistency::Stale).await {
+                    Ok(stale) => return stale,
+                    Err(failure) => assert_eq!(failure.code, "group_unknown", "{failure}"),
+                }
+            }
+        };
+        let stale = tokio::time::timeout(PATIENCE, known).await.expect("the replica follows");
         assert_eq!(stale.consistency(), v1::Consistency::Stale);
         assert!(stale.stale_ms < 5_000, "{} ms", stale.stale_ms);
     }
