@@ -14,7 +14,10 @@ use coterie_core::machine::snapshot::{PIECE_BYTES, PIECE_BYTES_MAX};
 use coterie_env::Disk;
 use coterie_replication::{Partition, ReadKind};
 use futures_util::future::join_all;
+use tokio::sync::Mutex;
 
+/// Each of these tests moves a lot, and says something of leaders that keep their lead: one after another.
+static ALONE: Mutex<()> = Mutex::const_new(());
 /// Bytes of one value.
 const VALUE_BYTES: usize = 64 * 1024;
 /// Pieces that may be on their way without an answer, and the offer.
@@ -51,35 +54,40 @@ async fn away(values: usize) -> Away {
     let (away, third) = (others.next().unwrap(), others.next().unwrap());
     cluster.applied(away, joined).await;
     cluster.cut(away);
-    let mut last = joined;
-    let client = Client::new();
-    let replica = cluster.replica(leader);
-    let mut number = 0;
-    // Until all of them are in the snapshot, and the log behind it is gone.
-    let is_enough = || snapshot_bytes(&cluster, leader).is_some_and(|bytes| bytes > values * VALUE_BYTES);
-    while number < values || cluster.first_in_log(leader) <= Some(joined) || !is_enough() {
+    let (mut last, mut number) = (joined, 0);
+    // Until all of them are in the snapshots of those who may lead, and the log behind is gone.
+    let is_behind = |node: u64| {
+        let has_all = snapshot_bytes(&cluster, node).is_some_and(|bytes| bytes > values * VALUE_BYTES);
+        has_all && cluster.first_in_log(node) > Some(joined)
+    };
+    while number < values || !is_behind(leader) || !is_behind(third) {
         let puts =
-            (number..number + 16).map(|number| client.body(put(&format!("{:06}", number % values), VALUE_BYTES)));
-        for put in join_all(puts.map(|put| replica.propose(put, DEADLINE))).await {
-            last = put.unwrap().0;
-        }
+            (number..number + 16).map(|number| cluster.must(put(&format!("{:06}", number % values), VALUE_BYTES)));
+        last = join_all(puts).await.into_iter().map(|(revision, _)| revision).max().unwrap();
         number += 16;
     }
-    assert_eq!(cluster.leader().await, leader);
-    Away { cluster, leader, away, third, last }
+    // On a busy machine the lead may have changed.
+    let now = cluster.leader().await;
+    let third = if now == third { leader } else { third };
+    Away { cluster, leader: now, away, third, last }
 }
 
 /// What a replica's snapshot takes; `None` while there is none, or another one is made.
 fn snapshot_bytes(cluster: &Cluster, node: u64) -> Option<usize> {
+    snapshot_file(cluster, node).map(|file| file.len())
+}
+
+fn snapshot_file(cluster: &Cluster, node: u64) -> Option<Vec<u8>> {
     let files = cluster.disk(node).list(Path::new("/data/snap")).unwrap();
     let [file] = &files[..] else { return None };
     let is_whole = file.extension().is_some_and(|extension| extension == "snap");
-    is_whole.then(|| cluster.disk(node).read(file).unwrap().len())
+    is_whole.then(|| cluster.disk(node).read(file).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_snapshot_goes_in_bounded_pieces_while_the_leader_takes_writes() {
-    let Away { cluster, leader, away, last, .. } = away(1_700).await;
+    let _alone = ALONE.lock().await;
+    let Away { cluster, leader, away, last, .. } = away(500).await;
     let term = cluster.replica(leader).leadership().borrow().term;
     let transfers = cluster.transfers();
     transfers.set(Gate::WaitsAt(20));
@@ -98,7 +106,7 @@ async fn a_large_snapshot_goes_in_bounded_pieces_while_the_leader_takes_writes()
 
     let sent = transfers.all();
     let [sent] = &sent[..] else { panic!("the log behind it was kept while it was sent: {sent:?}") };
-    assert!(sent.bytes > 100 << 20, "{sent:?}");
+    assert!(sent.bytes > 30 << 20, "{sent:?}");
     assert!(sent.messages > sent.bytes / (PIECE_BYTES + VALUE_BYTES), "{sent:?}");
     assert!(sent.bytes / sent.messages < PIECE_BYTES_MAX, "{sent:?}");
     assert!(sent.ahead <= AHEAD, "{sent:?}");
@@ -106,7 +114,8 @@ async fn a_large_snapshot_goes_in_bounded_pieces_while_the_leader_takes_writes()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_is_sent_a_snapshot_answers_heartbeats_all_the_time() {
-    let Away { mut cluster, leader, away, third, last } = away(300).await;
+    let _alone = ALONE.lock().await;
+    let Away { mut cluster, leader, away, third, last } = away(100).await;
     let transfers = cluster.transfers();
     transfers.set(Gate::WaitsAt(5));
     cluster.heal();
@@ -130,26 +139,38 @@ async fn a_follower_that_is_sent_a_snapshot_answers_heartbeats_all_the_time() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_whose_connection_breaks_goes_on_from_where_it_was() {
-    let Away { mut cluster, leader, away, last, .. } = away(300).await;
-    let whole = snapshot_bytes(&cluster, leader).unwrap();
-    let transfers = cluster.transfers();
-    transfers.set(Gate::BreaksAt(40));
-    cluster.heal();
-    cluster.applied(away, last).await;
-    let sent = transfers.all();
-    assert_eq!(sent.len(), 2, "{sent:?}");
-    let again = sent.iter().map(|sent| sent.bytes).sum::<usize>() - whole;
-    let most = AHEAD * (PIECE_BYTES + VALUE_BYTES) + 2 * 1024;
-    assert!(again <= most, "{again} bytes of {whole} were sent twice, at most {most} may be: {sent:?}");
-    assert!(sent[0].bytes > 30 * PIECE_BYTES / 2, "{sent:?}");
-    // What it was given is durable.
-    cluster.crash(away).await;
-    cluster.start(away).await;
-    cluster.applied(away, last).await;
+    let _alone = ALONE.lock().await;
+    for _ in 0..8 {
+        let Away { mut cluster, leader, away, last, .. } = away(150).await;
+        let before = snapshot_file(&cluster, leader);
+        let whole = before.as_ref().map_or(0, Vec::len);
+        let transfers = cluster.transfers();
+        transfers.set(Gate::BreaksAt(20));
+        cluster.heal();
+        cluster.applied(away, last).await;
+        if before.is_none() || snapshot_file(&cluster, leader) != before || cluster.leader().await != leader {
+            // A newer snapshot has taken its place, and begins at its beginning.
+            continue;
+        }
+        let sent = transfers.all();
+        assert_eq!(sent.len(), 2, "{sent:?}");
+        // On the way a piece has four bytes less than in the file.
+        let again = sent.iter().map(|sent| sent.bytes).sum::<usize>().saturating_sub(whole);
+        let most = AHEAD * (PIECE_BYTES + VALUE_BYTES) + 2 * 1024;
+        assert!(again <= most, "{again} bytes of {whole} were sent twice, at most {most} may be: {sent:?}");
+        assert!(sent[0].bytes > 10 * PIECE_BYTES, "{sent:?}");
+        // What it was given is durable.
+        cluster.crash(away).await;
+        cluster.start(away).await;
+        cluster.applied(away, last).await;
+        return;
+    }
+    panic!("the leader took a newer snapshot each time");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_receiver_that_crashes_midway_begins_again_and_nothing_half_is_left() {
+    let _alone = ALONE.lock().await;
     let Away { mut cluster, away, last, .. } = away(100).await;
     let transfers = cluster.transfers();
     transfers.set(Gate::WaitsAt(10));
@@ -176,7 +197,8 @@ async fn a_receiver_that_crashes_midway_begins_again_and_nothing_half_is_left() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_volume_that_is_too_small_refuses_a_snapshot_before_and_while_it_comes_and_takes_it_later() {
-    let Away { cluster, leader, away, last, .. } = away(200).await;
+    let _alone = ALONE.lock().await;
+    let Away { cluster, leader, away, last, .. } = away(100).await;
     let transfers = cluster.transfers();
     let held = |disk: &coterie_env::mem::MemDisk| -> u64 {
         let folders = ["/data/snap", "/data/wal"].map(|folder| disk.list(Path::new(folder)).unwrap());
@@ -217,6 +239,7 @@ async fn a_volume_that_is_too_small_refuses_a_snapshot_before_and_while_it_comes
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_snapshot_is_not_sent_and_another_leader_sends_its_own() {
+    let _alone = ALONE.lock().await;
     let Away { cluster, leader, away, third, last } = away(100).await;
     let transfers = cluster.transfers();
     transfers.set(Gate::WaitsAt(5));

@@ -155,7 +155,7 @@ impl Wire for Http {
     }
 
     async fn read(&self, group: &str, consistency: v1::Consistency) -> Answer<v1::Group> {
-        let word = if consistency == v1::Consistency::Stale { "stale" } else { "linearizable" };
+        let word = form::consistency_word(consistency);
         let request = self.request(Method::GET, &format!("groups/{}?consistency={word}", segment(group)));
         Ok(form::group(&self.call(request).await?))
     }

@@ -43,6 +43,7 @@ pub(super) fn group(value: &Value) -> v1::Group {
         releasing: flag(value, "releasing"),
         consistency: match text(value, "consistency").as_str() {
             "linearizable" => v1::Consistency::Linearizable.into(),
+            "leased" => v1::Consistency::Leased.into(),
             "stale" => v1::Consistency::Stale.into(),
             other => panic!("{other:?} is no consistency"),
         },
@@ -209,5 +210,14 @@ fn partition(value: &Value) -> v1::PartitionStatus {
         applied: number(value, "applied"),
         local: flag(value, "local"),
         has_quorum: flag(value, "has_quorum"),
+    }
+}
+
+/// What is asked for, as a word of a query.
+pub(super) fn consistency_word(consistency: v1::Consistency) -> &'static str {
+    match consistency {
+        v1::Consistency::Unspecified | v1::Consistency::Linearizable => "linearizable",
+        v1::Consistency::Leased => "leased",
+        v1::Consistency::Stale => "stale",
     }
 }

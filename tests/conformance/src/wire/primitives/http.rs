@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::super::http::{Http, map, segment};
-use super::super::{Answer, Events};
+use super::super::{Answer, Events, json as wire_form};
 use super::{Primitives, json as form};
 
 fn entry_path(map: &str, key: &str, query: &[(&str, String)]) -> String {
@@ -32,7 +32,7 @@ impl Primitives for Http {
     }
 
     async fn entry(&self, request: v1::GetEntryRequest) -> Answer<v1::GetEntryResponse> {
-        let word = if request.consistency() == v1::Consistency::Stale { "stale" } else { "linearizable" };
+        let word = wire_form::consistency_word(request.consistency());
         let v1::GetEntryRequest { map, partition_group: _, key, consistency: _ } = request;
         let request = self.request(Method::GET, &entry_path(&map, &key, &[("consistency", word.to_owned())]));
         let (revision, value) = match self.bytes(request).await {
