@@ -204,7 +204,7 @@ fn d11_a_write_is_repeated_with_its_own_request_id_also_through_another_member()
 #[test]
 fn thousands_of_operations_of_one_client_are_under_way_at_once() {
     run(async {
-        let map = client(0).await.map(name("sdk-many"));
+        let map = patient(&shared().await.endpoint(0)).map(name("sdk-many"));
         let keys: Vec<String> = (0..5_000).map(|number| format!("k-{number:04}")).collect();
         let put = join_all(keys.iter().map(|key| map.put(key, key.clone()))).await;
         let revisions: BTreeMap<_, _> =

@@ -139,22 +139,21 @@ both_wires! {
         let both = v1::PutRequest { if_revision: 7, if_absent: true, ..put(&map, "k", "v") };
         let cases = [
             // Over HTTP a name or a parameter has its own spelling.
-            (a.put(put("a/b", "k", "v")).await.map(|_| ()), "invalid_argument", &["map"][..]),
-            (a.put(put(&map, &long, "v")).await.map(|_| ()), "invalid_argument", &["key"]),
-            (a.put(both).await.map(|_| ()), "invalid_argument", &["if_absent", "if-absent"]),
-            (a.entry(get(&map, &long)).await.map(|_| ()), "invalid_argument", &["key"]),
-            (a.remove(delete(&map, &long)).await.map(|_| ()), "invalid_argument", &["key"]),
-            (a.entries(list(&map, "", "", 1_001)).await.map(|_| ()), "invalid_argument", &["limit"]),
-            (a.entries(list(&map, &long, "", 1)).await.map(|_| ()), "invalid_argument", &["prefix"]),
-            (a.entries(list(&map, "", &long, 1)).await.map(|_| ()), "invalid_argument", &["after"]),
-            (a.watch_map(watch(&map, &long, "")).await.map(|_| ()), "invalid_argument", &["prefix"]),
-            (a.watch_map(watch(&map, "", "yesterday")).await.map(|_| ()), "invalid_argument", &["after"]),
-            (a.drop_map("a/b").await.map(|_| ()), "invalid_argument", &["map"]),
-            (a.put(put(&map, "k", &"v".repeat((1 << 20) + 1))).await.map(|_| ()), "too_large", &["value", "limit"]),
+            (a.put(put("a/b", "k", "v")).await.map(|_| ()), &["map"][..]),
+            (a.put(put(&map, &long, "v")).await.map(|_| ()), &["key"]),
+            (a.put(both).await.map(|_| ()), &["if_absent", "if-absent"]),
+            (a.entry(get(&map, &long)).await.map(|_| ()), &["key"]),
+            (a.remove(delete(&map, &long)).await.map(|_| ()), &["key"]),
+            (a.entries(list(&map, "", "", 1_001)).await.map(|_| ()), &["limit"]),
+            (a.entries(list(&map, &long, "", 1)).await.map(|_| ()), &["prefix"]),
+            (a.entries(list(&map, "", &long, 1)).await.map(|_| ()), &["after"]),
+            (a.watch_map(watch(&map, &long, "")).await.map(|_| ()), &["prefix"]),
+            (a.watch_map(watch(&map, "", "yesterday")).await.map(|_| ()), &["after"]),
+            (a.drop_map("a/b").await.map(|_| ()), &["map"]),
         ];
-        for (answer, code, fields) in cases {
+        for (answer, fields) in cases {
             let failure = answer.expect_err("it is wrong");
-            assert_eq!((failure.code.as_str(), failure.retry.as_str()), (code, "never"), "{failure}");
+            assert_eq!((failure.code.as_str(), failure.retry.as_str()), ("invalid_argument", "never"), "{failure}");
             assert!(fields.iter().any(|field| failure.message.contains(field)), "{fields:?}: {failure}");
             assert!(failure.message.len() < 500, "it does not repeat what was sent: {failure}");
         }
