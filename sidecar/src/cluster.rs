@@ -17,7 +17,7 @@ use coterie_core::command::{
 use coterie_core::machine::MACHINE_VERSION;
 use coterie_core::{ErrorCode, MemberName, NodeId, PartitionGroupName, PartitionId, Rejection, machine};
 use coterie_proto::peer;
-use coterie_replication::{Partition, Target, storage_key};
+use coterie_replication::{Applied, Partition, Target, storage_key};
 use coterie_store::directory::Formation;
 
 use crate::deadline::Deadline;
@@ -232,9 +232,9 @@ async fn follow_management(node: Node, partition: Partition) {
     let stop = node.stopping();
     let mut seen = machine::Directory::default();
     loop {
-        let revision = *applied.borrow_and_update();
+        let Applied { index, revision } = *applied.borrow_and_update();
         let identity = node.identity();
-        if revision.0 > 0 {
+        if index > 0 {
             if let Some(store) = node.store().filter(|_| !identity.formed)
                 && let Err(error) = store.directory.update(|identity| identity.formed = true)
             {

@@ -15,19 +15,20 @@ pub(crate) struct Admission {
     bytes: AtomicUsize,
 }
 
-/// One admitted proposal; dropping it gives its place back.
+/// Admitted proposals; dropping it gives their places back.
 #[derive(Debug)]
 pub(crate) struct Permit {
     admission: Arc<Admission>,
+    count: usize,
     bytes: usize,
 }
 
 impl Admission {
-    /// A place for a proposal of `bytes`, or `None` if there is none.
-    pub(crate) fn admit(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+    /// Places for `count` proposals of `bytes` together, or `None` if there are not as many.
+    pub(crate) fn admit(self: &Arc<Self>, count: usize, bytes: usize) -> Option<Permit> {
         // The permit is made first, so that dropping it undoes both counts.
-        let permit = Permit { admission: self.clone(), bytes };
-        let proposals = self.proposals.fetch_add(1, Ordering::Relaxed) + 1;
+        let permit = Permit { admission: self.clone(), count, bytes };
+        let proposals = self.proposals.fetch_add(count, Ordering::Relaxed) + count;
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
         (proposals <= IN_FLIGHT_MAX && total <= IN_FLIGHT_BYTES_MAX).then_some(permit)
     }
@@ -35,7 +36,7 @@ impl Admission {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.admission.proposals.fetch_sub(1, Ordering::Relaxed);
+        self.admission.proposals.fetch_sub(self.count, Ordering::Relaxed);
         self.admission.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
@@ -48,14 +49,14 @@ mod tests {
     #[test]
     fn what_is_too_much_is_refused_and_a_place_that_is_given_back_can_be_taken() {
         let admission = Arc::new(Admission::default());
-        let mut permits: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| admission.admit(1).unwrap()).collect();
-        assert!(admission.admit(1).is_none());
+        let mut permits: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| admission.admit(1, 1).unwrap()).collect();
+        assert!(admission.admit(1, 1).is_none());
         permits.pop();
-        let permit = admission.admit(1).unwrap();
+        let permit = admission.admit(1, 1).unwrap();
         drop((permits, permit));
-        let half = admission.admit(IN_FLIGHT_BYTES_MAX / 2).unwrap();
-        assert!(admission.admit(IN_FLIGHT_BYTES_MAX / 2 + 1).is_none());
+        let half = admission.admit(1, IN_FLIGHT_BYTES_MAX / 2).unwrap();
+        assert!(admission.admit(1, IN_FLIGHT_BYTES_MAX / 2 + 1).is_none());
         drop(half);
-        assert!(admission.admit(IN_FLIGHT_BYTES_MAX).is_some());
+        assert!(admission.admit(1, IN_FLIGHT_BYTES_MAX).is_some());
     }
 }

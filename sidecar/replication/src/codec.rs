@@ -1,11 +1,11 @@
 //! Bytes of log records, of marks in the log and of messages between replicas.
 //!
-//! Everything begins with a version byte; the rest of a head is postcard. The body of a command follows its head as it
-//! is, so it is never encoded again: a decoded body is a slice of the record or message that it came in.
+//! Everything begins with a version byte; the rest of a head is postcard. The commands of a round follow their head as
+//! they are, so it is never encoded again: the decoded commands are a slice of the record or message that they came in.
 //!
 //! | what | layout |
 //! |---|---|
-//! | log record | version, [`RecordHead`], body |
+//! | log record | version, [`RecordHead`], the commands of a round |
 //! | vote, log id, snapshot meta in the store | version, value |
 //! | message | version, generation, value; for appends [`AppendHead`], then the records back to back |
 
@@ -92,7 +92,8 @@ struct RecordHead {
 enum RecordKind {
     Blank,
     Membership(Membership),
-    Proposal { ts_ms: u64 },
+    /// Its commands follow, to the end of the record.
+    Round { ts_ms: u64 },
 }
 
 /// An entry without its index, which the log keeps beside it.
@@ -104,33 +105,39 @@ pub(crate) fn encode_record(entry: &Entry) -> Bytes {
 
 fn record_len_about(entry: &Entry) -> usize {
     match &entry.payload {
-        EntryPayload::Normal(Proposal { ts_ms: _, body }) => 32 + body.len(),
+        EntryPayload::Normal(Proposal { ts_ms: _, commands }) => 32 + commands.len(),
         EntryPayload::Blank | EntryPayload::Membership(_) => 32,
     }
 }
 
 fn put_record(bytes: &mut Vec<u8>, entry: &Entry) {
-    let (kind, body) = match &entry.payload {
+    let (kind, commands) = match &entry.payload {
         EntryPayload::Blank => (RecordKind::Blank, None),
         EntryPayload::Membership(membership) => (RecordKind::Membership(membership.clone()), None),
-        EntryPayload::Normal(Proposal { ts_ms, body }) => (RecordKind::Proposal { ts_ms: *ts_ms }, Some(body)),
+        EntryPayload::Normal(Proposal { ts_ms, commands }) => (RecordKind::Round { ts_ms: *ts_ms }, Some(commands)),
     };
     let leader = entry.log_id().leader_id;
     bytes.push(VERSION);
     put(bytes, &RecordHead { term: leader.term, node: leader.node_id, kind });
-    if let Some(body) = body {
-        bytes.extend_from_slice(body);
+    if let Some(commands) = commands {
+        bytes.extend_from_slice(commands);
     }
 }
 
-/// The entry at `index` that [`encode_record`] encoded. Its body shares `record`'s memory.
+/// The entry at `index` that [`encode_record`] encoded. Its commands share `record`'s memory.
 pub(crate) fn decode_record(index: u64, record: &Bytes) -> Result<Entry, Error> {
     let rest = after_version("log record", record)?;
     let (head, used) = take::<RecordHead>("log record", rest)?;
     let payload = match head.kind {
         RecordKind::Blank => EntryPayload::Blank,
         RecordKind::Membership(membership) => EntryPayload::Membership(membership),
-        RecordKind::Proposal { ts_ms } => EntryPayload::Normal(Proposal { ts_ms, body: record.slice(1 + used..) }),
+        RecordKind::Round { ts_ms } => {
+            let round = Proposal { ts_ms, commands: record.slice(1 + used..) };
+            if !round.is_whole() {
+                return Err(Error::Short { what: "round of commands" });
+            }
+            EntryPayload::Normal(round)
+        }
     };
     Ok(Entry { log_id: log_id(head.term, head.node, index), payload })
 }
@@ -214,13 +221,13 @@ pub(crate) fn encode_append(generation: u64, request: &AppendEntriesRequest<Type
         let at = bytes.len();
         bytes.extend_from_slice(&[0; 4]);
         put_record(&mut bytes, entry);
-        let len = u32::try_from(bytes.len() - at - 4).expect("a body is at most some megabytes");
+        let len = u32::try_from(bytes.len() - at - 4).expect("an entry is at most some megabytes");
         bytes[at..at + 4].copy_from_slice(&len.to_le_bytes());
     }
     bytes.into()
 }
 
-/// What [`encode_append`] made. The bodies share `payload`'s memory.
+/// What [`encode_append`] made. The commands share `payload`'s memory.
 pub(crate) fn decode_append(generation: u64, payload: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Error> {
     const WHAT: &str = "append request";
     let mut rest = open(generation, payload)?;
@@ -259,28 +266,29 @@ mod tests {
     fn entries() -> Vec<Entry> {
         let seats = BTreeMap::from([(7, Seat { member: "a".into() }), (9, Seat { member: "b".into() })]);
         let membership = Membership::new(vec![BTreeSet::from([7, 9])], seats).unwrap();
-        let body = Bytes::from_static(b"what was encoded at the edge");
+        let bodies = [Bytes::from_static(b"what was encoded"), Bytes::from_static(b"at the edge")];
         vec![
             Entry { log_id: log_id(0, 0, 0), payload: EntryPayload::Membership(membership) },
             Entry { log_id: log_id(1, 7, 1), payload: EntryPayload::Blank },
-            Entry { log_id: log_id(1, 7, 2), payload: EntryPayload::Normal(Proposal { ts_ms: 5, body }) },
+            Entry { log_id: log_id(1, 7, 2), payload: EntryPayload::Normal(Proposal::new(5, bodies.iter())) },
             Entry {
                 log_id: log_id(u64::MAX, u64::MAX, 3),
-                payload: EntryPayload::Normal(Proposal { ts_ms: u64::MAX, body: Bytes::new() }),
+                payload: EntryPayload::Normal(Proposal::new(u64::MAX, [Bytes::new()].iter())),
             },
         ]
     }
 
     #[test]
-    fn records_come_back_as_they_were_and_their_bodies_are_not_copied() {
+    fn records_come_back_as_they_were_and_their_commands_are_not_copied() {
         for entry in entries() {
             let record = encode_record(&entry);
             let back = decode_record(entry.log_id.index, &record).unwrap();
             assert_eq!(back, entry);
-            if let EntryPayload::Normal(Proposal { body, .. }) = back.payload
-                && !body.is_empty()
-            {
-                assert!(record.as_ptr_range().contains(&body.as_ptr()));
+            if let EntryPayload::Normal(round) = back.payload {
+                assert!(record.as_ptr_range().contains(&round.commands.as_ptr()));
+                let cut = record.slice(..record.len() - 1);
+                let error = decode_record(entry.log_id.index, &cut).unwrap_err();
+                assert_eq!(error.to_string(), "round of commands ends early");
             }
         }
     }

@@ -50,6 +50,7 @@ pub use key::storage_key;
 pub use partition::{
     Error, Leadership, Membership, Options, Partition, ProposeError, Read, ReadKind, ReplicaStatus, SNAPSHOT_ENTRIES,
 };
+pub use replica::Applied;
 pub use ticker::Ticker;
 pub use timing::Timing;
 pub use transport::{Lane, Target, Transfer, Transport};

@@ -23,18 +23,44 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Index 0 is the first membership entry, so no change has revision 0.
-    pub(crate) fn revision(&self) -> Revision {
-        Revision(self.last.map_or(0, |id| id.index))
+    /// How far it has come.
+    pub(crate) fn applied(&self) -> Applied {
+        Applied { index: self.last.map_or(0, |id| id.index), revision: self.machine.revision() }
     }
+}
+
+/// How far a replica has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The last entry of the log. Index 0 is the first membership, which is there before anything is asked.
+    pub index: u64,
+    /// The last command: an entry has as many as went in one round, or none.
+    pub revision: Revision,
 }
 
 /// One entry, made ready outside of the lock.
 pub(crate) enum Change {
     Blank,
     Membership(StoredMembership),
-    Command { ts_ms: u64, envelope: Result<Envelope, Rejection> },
+    Round { ts_ms: u64, envelopes: Vec<Result<Envelope, Rejection>> },
 }
+
+impl Change {
+    /// How many commands it has.
+    pub(crate) fn commands(&self) -> usize {
+        match self {
+            Self::Round { ts_ms: _, envelopes } => envelopes.len(),
+            Self::Blank | Self::Membership(_) => 0,
+        }
+    }
+}
+
+/// Commands after which those who wait for the lock get their turn, passed by the last entry: long enough to be cheap, short
+/// enough that readers wait for about a millisecond.
+const LOCKED_COMMANDS: usize = 256;
+
+/// What the commands of one entry gave, in their order.
+type Outcomes = Vec<(Revision, Outcome)>;
 
 /// Applied entries and bytes of bodies after which a snapshot is due.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +94,7 @@ pub(crate) struct Replica {
     state: RwLock<State>,
     /// Locked inside the state's lock only.
     hub: Mutex<Hub>,
-    applied: watch::Sender<Revision>,
+    applied: watch::Sender<Applied>,
     policy: SnapshotPolicy,
     entries_since_snapshot: AtomicU64,
     bytes_since_snapshot: AtomicU64,
@@ -90,12 +116,12 @@ impl std::fmt::Debug for Replica {
 impl Replica {
     /// `state` came from a snapshot if `state.last` is set.
     pub(crate) fn new(env: Env, state: State, policy: SnapshotPolicy) -> Arc<Self> {
-        let from_snapshot = state.last.map(|_| state.revision());
+        let from_snapshot = state.last.map(|_| state.machine.revision());
         Arc::new(Self {
             heard_ms: AtomicU64::new(env.clock.monotonic_ms()),
             env,
             hub: Mutex::new(Hub::new(from_snapshot)),
-            applied: watch::Sender::new(state.revision()),
+            applied: watch::Sender::new(state.applied()),
             state: RwLock::new(state),
             policy,
             entries_since_snapshot: AtomicU64::new(0),
@@ -114,7 +140,7 @@ impl Replica {
         self.state.write().expect("a replica whose state machine panicked must not go on")
     }
 
-    pub(crate) fn applied(&self) -> watch::Receiver<Revision> {
+    pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
         self.applied.subscribe()
     }
 
@@ -125,39 +151,52 @@ impl Replica {
         f(&state, &mut hub)
     }
 
-    /// Applies entries that follow on the last one. Gives the outcome of each command, `None` for Raft's own entries.
+    /// Applies entries that follow on the last one. Gives the outcomes of the commands of each.
     ///
     /// A gap is an error: going on would make this replica another machine than the others.
-    pub(crate) fn apply(&self, changes: Vec<(LogId, Change)>) -> Result<Vec<Option<(Revision, Outcome)>>, LogGap> {
-        let mut results = Vec::with_capacity(changes.len());
+    pub(crate) fn apply(&self, changes: Vec<(LogId, Change)>) -> Result<Vec<Outcomes>, LogGap> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let mut changes = changes.into_iter().peekable();
+        while changes.peek().is_some() {
+            self.apply_some(&mut changes, &mut outcomes)?;
+        }
+        Ok(outcomes)
+    }
+
+    /// As many as are applied under one lock.
+    fn apply_some(
+        &self,
+        changes: &mut impl Iterator<Item = (LogId, Change)>,
+        outcomes: &mut Vec<Outcomes>,
+    ) -> Result<(), LogGap> {
+        let mut commands = 0;
         let mut state = self.state_mut();
         let mut hub = self.hub.lock().expect("no holder panics");
-        for (id, change) in changes {
+        while commands < LOCKED_COMMANDS {
+            let Some((id, change)) = changes.next() else { break };
             let expected = state.last.map_or(0, |last| last.index + 1);
             if id.index != expected {
                 return Err(LogGap { expected, found: id.index });
             }
-            let revision = Revision(id.index);
-            results.push(match change {
-                Change::Blank => None,
+            commands += change.commands();
+            outcomes.push(match change {
+                Change::Blank => Vec::new(),
                 Change::Membership(membership) => {
                     state.membership = membership;
-                    None
+                    Vec::new()
                 }
-                Change::Command { ts_ms, envelope: Ok(envelope) } => {
-                    let applied = state.machine.apply(revision, ts_ms, &envelope);
-                    hub.publish(applied.events);
-                    Some((revision, applied.outcome))
+                Change::Round { ts_ms, envelopes } => {
+                    let machine = &mut state.machine;
+                    envelopes.into_iter().map(|envelope| apply_one(machine, &mut hub, ts_ms, envelope)).collect()
                 }
-                Change::Command { envelope: Err(rejection), .. } => Some((revision, Err(rejection))),
             });
             state.last = Some(id);
         }
-        let revision = state.revision();
+        let applied = state.applied();
         drop(hub);
         drop(state);
-        self.applied.send_replace(revision);
-        Ok(results)
+        self.applied.send_replace(applied);
+        Ok(())
     }
 
     /// Counts towards the next snapshot, and asks for it when it is due.
@@ -215,13 +254,13 @@ impl Replica {
         let mut state = self.state_mut();
         let mut hub = self.hub.lock().expect("no holder panics");
         let old = std::mem::replace(&mut *state, new);
-        let revision = state.revision();
-        hub.reset(Some(revision));
+        let applied = state.applied();
+        hub.reset(Some(applied.revision));
         drop(hub);
         drop(state);
         self.entries_since_snapshot.store(0, Ordering::Relaxed);
         self.bytes_since_snapshot.store(0, Ordering::Relaxed);
-        self.applied.send_replace(revision);
+        self.applied.send_replace(applied);
         old
     }
 
@@ -257,6 +296,24 @@ impl Drop for Replica {
             let state = std::mem::replace(state, nothing);
             self.env.spawn.dedicated("drop-state", Box::pin(async move { drop(state) }));
         }
+    }
+}
+
+/// A command has the revision after that of the one before it, in whatever entry that was.
+fn apply_one(
+    machine: &mut Machine,
+    hub: &mut Hub,
+    ts_ms: u64,
+    envelope: Result<Envelope, Rejection>,
+) -> (Revision, Outcome) {
+    match envelope {
+        Ok(envelope) => {
+            let revision = Revision(machine.revision().0 + 1);
+            let applied = machine.apply(revision, ts_ms, &envelope);
+            hub.publish(applied.events);
+            (revision, applied.outcome)
+        }
+        Err(rejection) => (machine.revision(), Err(rejection)),
     }
 }
 

@@ -10,10 +10,9 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use crate::replica::{Change, Replica, Shot, State, undecodable};
 use crate::snapshots::{SnapshotData, SnapshotFile};
-use crate::types::{Entry, LogId, Proposal, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, LogId, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
-/// Entries that are applied under one lock: long enough to be cheap, short enough that readers wait for less than a
-/// millisecond.
+/// Entries that are made ready before they are applied.
 const APPLY_CHUNK: usize = 256;
 
 /// Applies entries to the shared replica; takes, keeps and installs snapshots.
@@ -36,12 +35,15 @@ fn prepare(entry: Entry) -> (LogId, Change, u64) {
         EntryPayload::Membership(membership) => {
             (id, Change::Membership(StoredMembership::new(Some(id), membership)), 0)
         }
-        EntryPayload::Normal(Proposal { ts_ms, body }) => {
-            let envelope = command::decode::<Envelope>("command", &body).map_err(|error| {
-                tracing::error!(index = id.index, %error, "decode a command from the log");
-                undecodable()
-            });
-            (id, Change::Command { ts_ms, envelope }, body.len() as u64)
+        EntryPayload::Normal(round) => {
+            let decode = |command| {
+                command::decode::<Envelope>("command", command).map_err(|error| {
+                    tracing::error!(index = id.index, %error, "decode a command from the log");
+                    undecodable()
+                })
+            };
+            let envelopes = round.commands().map(decode).collect();
+            (id, Change::Round { ts_ms: round.ts_ms, envelopes }, round.commands.len() as u64)
         }
     }
 }
@@ -63,20 +65,21 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         while let Some(chunk) = chunks.next().await {
             let mut changes = Vec::with_capacity(chunk.len());
             let mut responders: Vec<Option<ApplyResponder<TypeConfig>>> = Vec::with_capacity(chunk.len());
-            let mut bytes = 0;
+            let (mut commands, mut bytes) = (0, 0);
             for item in chunk {
                 let (entry, responder) = item?;
                 let (id, change, len) = prepare(entry);
+                commands += change.commands().max(1) as u64;
                 bytes += len;
                 changes.push((id, change));
                 responders.push(responder);
             }
             // Before: what a snapshot holds must not count towards the next one.
-            self.replica.count(changes.len() as u64, bytes);
-            let results = self.replica.apply(changes).map_err(io::Error::other)?;
-            for (responder, result) in responders.into_iter().zip(results) {
+            self.replica.count(commands, bytes);
+            let outcomes = self.replica.apply(changes).map_err(io::Error::other)?;
+            for (responder, outcomes) in responders.into_iter().zip(outcomes) {
                 if let Some(responder) = responder {
-                    responder.send(Response(result));
+                    responder.send(Response(outcomes));
                 }
             }
         }

@@ -85,8 +85,8 @@ const APPEND_TIMEOUT_MIN: Duration = Duration::from_millis(400);
 /// Between two tries of a leader whose volume is full to give the lead to a replica that has room. The one that gets it
 /// may be full soon after; so the lead of a cluster that is nearly full moves about this often at most.
 pub(crate) const HAND_OVER_PAUSE: Duration = Duration::from_secs(5);
-/// Log entries that stay behind a snapshot, so that a follower that is a little behind needs no snapshot.
-pub(crate) const ENTRIES_KEPT: u64 = 256;
+/// Log entries (rounds of commands) that stay behind a snapshot, so that a follower that is a little behind needs no snapshot.
+pub(crate) const ENTRIES_KEPT: u64 = 64;
 /// Bytes of bodies in one append request: a heartbeat that is behind it on the connection is not late for that.
 pub(crate) const APPEND_BYTES_MAX: usize = 256 * 1024;
 /// Append requests on their way to one follower.

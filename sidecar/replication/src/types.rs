@@ -1,7 +1,6 @@
 //! The types that openraft is instantiated with.
 
 use std::fmt;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use coterie_core::Revision;
@@ -11,10 +10,7 @@ use openraft::storage::RaftStateMachine;
 use openraft::vote::RaftLeaderId;
 use openraft::{RaftTypeConfig, impls};
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
-use crate::admission::Permit;
-use crate::proposer::Round;
 use crate::runtime::Runtime;
 use crate::state_machine::StateMachine;
 
@@ -56,18 +52,51 @@ pub(crate) type Snapshot =
     openraft::type_config::alias::SnapshotOf<TypeConfig, <StateMachine as RaftStateMachine<TypeConfig>>::SnapshotData>;
 pub(crate) type WriteResult = openraft::raft::ClientWriteResult<TypeConfig>;
 
-/// What the leader puts into the log for a command.
+/// What the leader puts into the log for a round of commands: one entry.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
-    /// The leader's wall clock when it took the command, in Unix milliseconds.
+    /// The leader's wall clock when it took the commands, in Unix milliseconds.
     pub ts_ms: u64,
-    /// The encoded [`coterie_core::command::Envelope`], as it was encoded at the edge.
-    pub body: Bytes,
+    /// The encoded [`coterie_core::command::Envelope`]s back to back, as they were encoded at the edge, each behind its length
+    /// (4 bytes, little endian).
+    pub commands: Bytes,
 }
+
+impl Proposal {
+    /// Of commands, in this order.
+    pub(crate) fn new<'a>(ts_ms: u64, bodies: impl Iterator<Item = &'a Bytes> + Clone) -> Self {
+        let mut commands = Vec::with_capacity(bodies.clone().map(|body| LENGTH_BYTES + body.len()).sum());
+        for body in bodies {
+            let len = u32::try_from(body.len()).expect("a body is at most some megabytes");
+            commands.extend_from_slice(&len.to_le_bytes());
+            commands.extend_from_slice(body);
+        }
+        Self { ts_ms, commands: commands.into() }
+    }
+
+    /// The commands, in order, up to where they are not what [`Proposal::new`] made.
+    pub(crate) fn commands(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &*self.commands;
+        std::iter::from_fn(move || {
+            let (len, behind) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+            let (command, behind) = behind.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            rest = behind;
+            Some(command)
+        })
+    }
+
+    /// Whether all of it are commands.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.commands().map(|command| LENGTH_BYTES + command.len()).sum::<usize>() == self.commands.len()
+    }
+}
+
+/// Of the length of a command in a round.
+const LENGTH_BYTES: usize = 4;
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "proposal of {} bytes at {} ms", self.body.len(), self.ts_ms)
+        write!(f, "round of {} bytes at {} ms", self.commands.len(), self.ts_ms)
     }
 }
 
@@ -77,9 +106,10 @@ impl fmt::Display for Proposal {
     }
 }
 
-/// What applying an entry gives to the one who proposed it. `None` for entries that are Raft's own.
+/// What applying an entry gives to the one who proposed it: one for each of its commands, in their order. Entries that are
+/// Raft's own have none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Response(pub Option<(Revision, Outcome)>);
+pub struct Response(pub Vec<(Revision, Outcome)>);
 
 /// A voter, beside its node id.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,31 +118,17 @@ pub struct Seat {
     pub member: String,
 }
 
-/// Hands openraft's answer to the one who waits for it; silent when nobody waits any longer.
-pub struct Waiter<T> {
-    sender: oneshot::Sender<T>,
-    /// Given back when openraft is done with the command, not when its caller goes: until then it is in the log, and
-    /// takes the room of another.
-    _permit: Permit,
-    /// Dropped with it: see [`crate::proposer`].
-    _round: Option<Arc<Round>>,
-}
+/// Hands openraft's answer to those who wait for it. Dropped without one when openraft has ended.
+pub struct Waiter<T>(Box<dyn FnOnce(T) + Send>);
 
 impl<T> Waiter<T> {
-    pub(crate) fn pair(permit: Permit) -> (Self, oneshot::Receiver<T>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self { sender, _permit: permit, _round: None }, receiver)
-    }
-
-    /// The same, as a part of a round.
-    pub(crate) fn in_round(self, round: Arc<Round>) -> Self {
-        Self { _round: Some(round), ..self }
+    pub(crate) fn new(tell: impl FnOnce(T) + Send + 'static) -> Self {
+        Self(Box::new(tell))
     }
 }
 
 impl<T: Send + 'static> Responder<TypeConfig, T> for Waiter<T> {
     fn on_complete(self, result: T) {
-        // An error means that the caller's deadline has passed; it was told `unknown`.
-        let _ = self.sender.send(result);
+        (self.0)(result);
     }
 }

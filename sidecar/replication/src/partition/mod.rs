@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_core::machine::Machine;
-use coterie_core::{EventId, MemberName, NodeId, PartitionId, Primitive, Revision};
+use coterie_core::{EventId, MemberName, NodeId, PartitionId, Primitive};
 use coterie_env::Env;
 use coterie_store::log::Log;
 use coterie_store::snapshots::Snapshots;
@@ -18,7 +18,7 @@ use crate::lease::{Lease, Restarted};
 use crate::log_storage::LogStorage;
 use crate::network::Network;
 use crate::proposer::Proposer;
-use crate::replica::{Replica, SnapshotPolicy, State};
+use crate::replica::{Applied, Replica, SnapshotPolicy, State};
 use crate::room::Rooms;
 use crate::runtime::seeded;
 use crate::snapshots::{LoadError, SnapshotFile};
@@ -175,7 +175,7 @@ impl Partition {
         let leadership = leadership::spawn(&env, raft.clone(), replica.clone(), times, hands_over, closed.clone());
         maintain::spawn(&env, raft.clone(), replica.clone(), file.clone(), closed);
         let admission = Arc::default();
-        let proposer = Proposer::start(&env, raft.clone(), timing.lease(), closing.subscribe());
+        let proposer = Proposer::start(&env, raft.clone(), node.0, timing.lease(), closing.subscribe());
         let inner = Inner {
             env,
             id,
@@ -225,8 +225,8 @@ impl Partition {
         Watcher::new(self.inner.replica.clone(), of, after)
     }
 
-    /// The last applied revision, as it rises.
-    pub fn applied(&self) -> watch::Receiver<Revision> {
+    /// How far it has come, as it goes on.
+    pub fn applied(&self) -> watch::Receiver<Applied> {
         self.inner.replica.applied()
     }
 

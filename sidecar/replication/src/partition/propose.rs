@@ -9,14 +9,12 @@ use coterie_core::{ErrorCode, MemberName, Rejection, Revision};
 use coterie_store::log::Demand;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
-use openraft::impls::leader_id_adv::LeaderId;
 use tokio::sync::oneshot::error::RecvError;
-use tokio::time::Instant;
 
-use super::{Inner, Partition, left};
+use super::{Inner, Partition};
 use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Permit};
-use crate::proposer::Queued;
-use crate::types::{Proposal, Response, TypeConfig, Waiter, WriteResult};
+use crate::proposer::{Answer, Group, Queued};
+use crate::types::TypeConfig;
 
 /// Why there is no answer to a proposal or a linearizable read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,36 +44,17 @@ impl Partition {
     /// A volume that is too full for what applications write still takes what keeps the cluster in order
     /// ([`coterie_core::command::Command::is_upkeep`]).
     pub async fn propose(&self, body: Bytes, timeout: Duration) -> Result<(Revision, Outcome), ProposeError> {
-        self.propose_as(Demand::Growth, None, body, timeout).await
+        self.propose_one(Demand::Growth, None, body, timeout).await
     }
 
     /// Proposes commands, each as [`Partition::propose`] does, and waits for all of them. They are applied in their order,
-    /// mostly in one round; each has an answer of its own.
+    /// and share a place in the log where there is room for all; each has an answer of its own.
     pub async fn propose_all(
         &self,
         bodies: Vec<Bytes>,
         timeout: Duration,
     ) -> Vec<Result<(Revision, Outcome), ProposeError>> {
-        if let Some(error) = self.leads_elsewhere() {
-            return bodies.iter().map(|_| Err(error.clone())).collect();
-        }
-        let queued: Vec<_> = bodies.into_iter().map(|body| self.queue(Demand::Growth, body)).collect();
-        let mut timer = std::pin::pin!(tokio::time::sleep(timeout));
-        let mut answers = Vec::with_capacity(queued.len());
-        for queued in queued {
-            answers.push(match queued {
-                Ok(mut queued) => {
-                    let answer = tokio::select! {
-                        biased;
-                        answer = &mut queued.answer => Some(answer),
-                        () = &mut timer => None,
-                    };
-                    self.settle(&queued, answer)
-                }
-                Err(error) => Err(error),
-            });
-        }
-        answers
+        self.propose_as(Demand::Growth, None, bodies, timeout).await
     }
 
     /// As [`Partition::propose`], whatever the command is, also when the volume is too full for what applications write.
@@ -84,7 +63,7 @@ impl Partition {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
-        self.propose_as(Demand::Reserve, None, body, timeout).await
+        self.propose_one(Demand::Reserve, None, body, timeout).await
     }
 
     /// As [`Partition::propose_from_reserve`], for what the leader of this term has decided: it gets into the log while
@@ -95,41 +74,61 @@ impl Partition {
         body: Bytes,
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
-        self.propose_as(Demand::Reserve, Some(term), body, timeout).await
+        self.propose_one(Demand::Reserve, Some(term), body, timeout).await
     }
 
-    async fn propose_as(
+    async fn propose_one(
         &self,
         demand: Demand,
         term: Option<u64>,
         body: Bytes,
         timeout: Duration,
     ) -> Result<(Revision, Outcome), ProposeError> {
-        let since = Instant::now();
+        let mut answers = self.propose_as(demand, term, vec![body], timeout).await;
+        answers.pop().expect("as many answers as commands")
+    }
+
+    async fn propose_as(
+        &self,
+        demand: Demand,
+        term: Option<u64>,
+        bodies: Vec<Bytes>,
+        timeout: Duration,
+    ) -> Vec<Result<(Revision, Outcome), ProposeError>> {
+        let count = bodies.len();
         if let Some(error) = self.leads_elsewhere() {
-            return Err(error);
+            return vec![Err(error); count];
         }
-        let Some(term) = term else {
-            let mut queued = self.queue(demand, body)?;
-            let answer = tokio::time::timeout(timeout, &mut queued.answer).await;
-            return self.settle(&queued, answer.ok());
+        let queued = match self.queue(demand, term, bodies) {
+            Ok(queued) => vec![(count, Ok(queued))],
+            Err((error, bodies)) if bodies.len() <= 1 => return vec![Err(error); count],
+            // There may be room for some of them.
+            Err((_, bodies)) => {
+                let alone = |body| (1, self.queue(demand, term, vec![body]).map_err(|(error, _)| error));
+                bodies.into_iter().map(alone).collect()
+            }
         };
-        let permit = self.admit(demand, &body)?;
-        let (waiter, answer) = Waiter::pair(permit);
-        let proposal = Proposal { ts_ms: self.inner.env.clock.wall_ms(), body };
-        let leader = LeaderId { term, node_id: self.inner.node.0 };
-        // Until this returns the proposal is ours: cancelled, it was never proposed.
-        let sent = async { self.inner.raft.write(proposal).responder(waiter).with_leader(leader).await };
-        match tokio::time::timeout(timeout, sent).await {
-            Ok(Ok(())) => {}
-            Ok(Err(fatal)) => return Err(self.fatal(&fatal)),
-            Err(_) => return Err(not_proposed()),
+        let mut timer = std::pin::pin!(tokio::time::sleep(timeout));
+        let mut answers = Vec::with_capacity(count);
+        for (count, queued) in queued {
+            let settled = match queued {
+                Ok(mut queued) => {
+                    let answer = tokio::select! {
+                        biased;
+                        answer = &mut queued.answer => Some(answer),
+                        () = &mut timer => None,
+                    };
+                    self.settle(&queued, answer)
+                }
+                Err(error) => Err(error),
+            };
+            match settled {
+                Ok(outcomes) => answers.extend(outcomes.into_iter().map(Ok)),
+                Err(error) => answers.extend(std::iter::repeat_n(Err(error), count)),
+            }
         }
-        match tokio::time::timeout(left(since, timeout), answer).await {
-            Ok(Ok(result)) => self.answer(result),
-            Ok(Err(_)) => Err(stopped()),
-            Err(_) => Err(not_committed()),
-        }
+        debug_assert_eq!(answers.len(), count, "as many answers as commands");
+        answers
     }
 
     /// To be asked first of all: what this replica's volume takes is no matter while another one leads.
@@ -141,20 +140,30 @@ impl Partition {
         Some(ProposeError::NotLeader(other.filter(|leader| *leader != self.inner.member)))
     }
 
-    /// Queues a command for the next round.
-    fn queue(&self, demand: Demand, body: Bytes) -> Result<Queued, ProposeError> {
-        let permit = self.admit(demand, &body)?;
-        self.inner.proposer.queue(body, permit).ok_or_else(shutting_down)
+    /// Queues commands for the next round, all or none of them. Gives back what may be queued another time.
+    fn queue(
+        &self,
+        demand: Demand,
+        term: Option<u64>,
+        bodies: Vec<Bytes>,
+    ) -> Result<Queued, (ProposeError, Vec<Bytes>)> {
+        match self.admit(demand, &bodies) {
+            Ok(permit) => {
+                let group = Group { bodies, term, permit };
+                self.inner.proposer.queue(group).ok_or_else(|| (shutting_down(), Vec::new()))
+            }
+            Err(error) => Err((error, bodies)),
+        }
     }
 
-    /// What came of a queued command; `None` as its answer if it took too long.
+    /// What came of queued commands; `None` as their answer if it took too long.
     fn settle(
         &self,
         queued: &Queued,
-        answer: Option<Result<WriteResult, RecvError>>,
-    ) -> Result<(Revision, Outcome), ProposeError> {
+        answer: Option<Result<Answer, RecvError>>,
+    ) -> Result<Vec<(Revision, Outcome)>, ProposeError> {
         match answer {
-            Some(Ok(result)) => self.answer(result),
+            Some(Ok(answer)) => answer.map_err(|error| self.refused(error)),
             Some(Err(_)) if queued.withdraw() => Err(shutting_down()),
             Some(Err(_)) => Err(stopped()),
             None if queued.withdraw() => Err(not_proposed()),
@@ -162,8 +171,8 @@ impl Partition {
         }
     }
 
-    fn admit(&self, demand: Demand, body: &Bytes) -> Result<Permit, ProposeError> {
-        let bytes = body.len();
+    fn admit(&self, demand: Demand, bodies: &[Bytes]) -> Result<Permit, ProposeError> {
+        let bytes = bodies.iter().map(Bytes::len).sum();
         if self.shutting_down() {
             return Err(shutting_down());
         }
@@ -171,19 +180,18 @@ impl Partition {
             let message = format!("the command has {bytes} bytes; at most {IN_FLIGHT_BYTES_MAX} can be replicated");
             return Err(ProposeError::rejected(ErrorCode::TooLarge, message));
         }
-        let permit = self.inner.admission.admit(bytes).ok_or_else(|| {
+        let permit = self.inner.admission.admit(bodies.len(), bytes).ok_or_else(|| {
             let message = format!("{} has {IN_FLIGHT_MAX} commands or 8 MiB on their way; retry later", self.inner.id);
             ProposeError::rejected(ErrorCode::Overloaded, message)
         })?;
+        // What the commands are need not be known while there is room.
+        let are_needed = || bodies.iter().all(|body| self.is_needed(body));
         let admitted = match self.inner.log.admit(demand, bytes) {
-            // Only now: what a command is need not be known while there is room.
-            Err(error)
-                if error.kind() == ErrorKind::StorageFull && demand == Demand::Growth && self.is_needed(body) =>
-            {
+            Err(error) if error.kind() == ErrorKind::StorageFull && demand == Demand::Growth && are_needed() => {
                 self.inner.log.admit(Demand::Reserve, bytes)
             }
             Ok(()) if demand == Demand::Growth => match self.short_majority() {
-                Some(reason) if !self.is_needed(body) => {
+                Some(reason) if !are_needed() => {
                     let message = format!(
                         "{} takes no writes and answers reads, as a majority of its replicas has no room: {reason}",
                         self.inner.id
@@ -235,20 +243,12 @@ impl Partition {
         rooms.short_majority(voters, env.clock.monotonic_ms())
     }
 
-    fn answer(&self, result: WriteResult) -> Result<(Revision, Outcome), ProposeError> {
-        match result {
-            Ok(response) => match response.data {
-                Response(Some((revision, outcome))) => Ok((revision, outcome)),
-                Response(None) => {
-                    Err(ProposeError::rejected(ErrorCode::Internal, "a command was applied as another entry"))
-                }
-            },
-            Err(ClientWriteError::ForwardToLeader(forward)) => Err(self.forward(forward)),
-            Err(ClientWriteError::LogEntryDiscarded(_)) => {
-                Err(unknown("the leader changed while the command was on its way"))
-            }
-            Err(error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_))) => {
-                Err(ProposeError::rejected(ErrorCode::Internal, error.to_string()))
+    fn refused(&self, error: ClientWriteError<TypeConfig>) -> ProposeError {
+        match error {
+            ClientWriteError::ForwardToLeader(forward) => self.forward(forward),
+            ClientWriteError::LogEntryDiscarded(_) => unknown("the leader changed while the command was on its way"),
+            error @ (ClientWriteError::ChangeMembershipError(_) | ClientWriteError::PreconditionFailed(_)) => {
+                ProposeError::rejected(ErrorCode::Internal, error.to_string())
             }
         }
     }

@@ -70,7 +70,7 @@ impl Partition {
     fn answers(&self, queries: &[Query], stale_ms: u64) -> Read<Vec<Result<Answer, Rejection>>> {
         let state = self.inner.replica.state();
         let answer = queries.iter().map(|query| state.machine.query(query)).collect();
-        Read { answer, revision: state.revision(), stale_ms }
+        Read { answer, revision: state.machine.revision(), stale_ms }
     }
 
     /// The term that this replica leads in, once all that was acknowledged before that term is applied here. What is
@@ -109,11 +109,11 @@ impl Partition {
             Ok(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => return Err(no_quorum()),
             Ok(Err(RaftError::Fatal(fatal))) => return Err(self.fatal(&fatal)),
         };
-        if self.inner.replica.state().revision().0 >= index {
+        if self.inner.replica.state().applied().index >= index {
             return Ok(());
         }
         let mut applied = self.inner.replica.applied();
-        let caught_up = applied.wait_for(|revision| revision.0 >= index);
+        let caught_up = applied.wait_for(|applied| applied.index >= index);
         match tokio::time::timeout(left(since, timeout), caught_up).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(ProposeError::rejected(ErrorCode::ShuttingDown, "the sidecar is shutting down")),

@@ -568,7 +568,7 @@ impl Cluster {
     /// Waits until a replica has applied a revision.
     pub async fn applied(&self, node: u64, revision: Revision) {
         let mut applied = self.replica(node).applied();
-        within(applied.wait_for(|applied| *applied >= revision)).await.expect("the replica runs");
+        within(applied.wait_for(|applied| applied.revision >= revision)).await.expect("the replica runs");
     }
 }
 
