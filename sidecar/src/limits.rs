@@ -67,6 +67,8 @@ pub const OPERATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes after which a batch of results is sent, so that it stays below that.
 pub const RESULTS_BYTES: usize = 1024 * 1024;
+/// How long answers of a stream wait for more of them.
+pub const RESULTS_HELD_MAX: std::time::Duration = std::time::Duration::from_millis(1);
 /// Places of maps and locks that a stream remembers: applications use few of them often.
 pub const STREAM_HOMES_MAX: usize = 16;
 /// Connections of applications: each carries many requests or one stream.
@@ -80,6 +82,11 @@ pub const LATE_TICK_MS: u64 = 500;
 /// Client ids that a sidecar mints request ids under: results are kept per client up to a count, and each of these then
 /// has fewer requests under way than that count.
 pub const CLIENT_IDS: usize = 128;
+/// Request ids that are minted under one client id before the next one's turn.
+pub const CLIENT_RUN: usize = 32;
 
-const _: () = assert!((REQUESTS_MAX + OPERATIONS_MAX) / CLIENT_IDS < coterie_core::limits::RESULTS_PER_CLIENT_MAX);
+const _: () = assert!(
+    ((REQUESTS_MAX + OPERATIONS_MAX) / (CLIENT_IDS * CLIENT_RUN) + 1) * CLIENT_RUN
+        < coterie_core::limits::RESULTS_PER_CLIENT_MAX
+);
 const _: () = assert!(RESULTS_BYTES + 2 * coterie_core::limits::VALUE_BYTES_MAX < BATCH_BYTES_MAX);

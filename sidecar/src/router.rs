@@ -108,7 +108,8 @@ impl Router {
     pub fn mint(&self) -> RequestId {
         let number = self.0.minted.fetch_add(1, Ordering::Relaxed);
         RequestId {
-            client: self.0.clients[number % limits::CLIENT_IDS],
+            // Some of one client after another: what partitions keep of it is at hand for the next.
+            client: self.0.clients[number / limits::CLIENT_RUN % limits::CLIENT_IDS],
             request: coterie_env::random::uuid_v7(&*self.0.env.random, self.0.env.clock.wall_ms()),
         }
     }

@@ -101,13 +101,26 @@ impl<K: Ord + Clone, V: Clone> Chunks<K, V> {
         self.chunks.get(1..).map_or(0, |later| later.partition_point(|chunk| chunk.label.borrow() <= key))
     }
 
+    /// Where a key is: its chunk, and its place in that.
+    fn place_of<Q: Ord + ?Sized>(&self, key: &Q) -> Option<(usize, usize)>
+    where
+        K: Borrow<Q>,
+    {
+        let number = self.chunk_of(key);
+        let chunk = self.chunks.get(number)?;
+        Some((number, seek(&chunk.items, key).ok()?))
+    }
+
+    fn at_mut(&mut self, (number, at): (usize, usize)) -> &mut V {
+        &mut Arc::make_mut(&mut self.chunks[number].items)[at].1
+    }
+
     /// The value of a key.
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        let chunk = self.chunks.get(self.chunk_of(key))?;
-        seek(&chunk.items, key).ok().map(|at| &chunk.items[at].1)
+        self.place_of(key).map(|(number, at)| &self.chunks[number].items[at].1)
     }
 
     /// Whether a key is there.
@@ -123,18 +136,32 @@ impl<K: Ord + Clone, V: Clone> Chunks<K, V> {
     where
         K: Borrow<Q>,
     {
-        let chunk = self.chunk_of(key);
-        let chunk = self.chunks.get_mut(chunk)?;
-        let at = seek(&chunk.items, key).ok()?;
-        Some(&mut Arc::make_mut(&mut chunk.items)[at].1)
+        let place = self.place_of(key)?;
+        Some(self.at_mut(place))
     }
 
     /// The value of a key, made if it is missing.
     pub fn get_or_insert_with(&mut self, key: &K, make: impl FnOnce() -> V) -> &mut V {
-        if !self.contains_key(key) {
+        let place = self.place_of(key).unwrap_or_else(|| {
             self.insert(key.clone(), make());
+            self.place_of(key).expect("it is there now")
+        });
+        self.at_mut(place)
+    }
+
+    /// Sets the value of a key to what `change` makes of what it was; gives what it was. An error of `change` changes
+    /// nothing.
+    pub fn replace<E>(&mut self, key: &K, change: impl FnOnce(Option<&V>) -> Result<V, E>) -> Result<Option<V>, E> {
+        match self.place_of(key) {
+            Some((number, at)) => {
+                let value = change(Some(&self.chunks[number].items[at].1))?;
+                Ok(Some(std::mem::replace(self.at_mut((number, at)), value)))
+            }
+            None => {
+                let value = change(None)?;
+                Ok(self.insert(key.clone(), value))
+            }
         }
-        self.get_mut(key).expect("it is there now")
     }
 
     /// Sets a value; gives what it was.

@@ -29,9 +29,13 @@ impl Entries {
         self.0.get(key)
     }
 
-    /// Sets one; gives what it was.
-    pub fn insert(&mut self, key: Arc<str>, entry: Entry) -> Option<Entry> {
-        self.0.insert(key, entry)
+    /// Sets one to what `change` makes of what it was; gives what it was. An error of `change` changes nothing.
+    pub fn replace<E>(
+        &mut self,
+        key: &Arc<str>,
+        change: impl FnOnce(Option<&Entry>) -> Result<Entry, E>,
+    ) -> Result<Option<Entry>, E> {
+        self.0.replace(key, change)
     }
 
     /// Adds one whose key comes after all that are there; whether it does.

@@ -28,7 +28,7 @@ use tonic::{Status, Streaming};
 use super::call::{Call, invalid};
 use super::error;
 use super::ops::{Caller, Home, Ops, When};
-use crate::limits::{EVENTS_AT_ONCE, RESULTS_BYTES, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
+use crate::limits::{EVENTS_AT_ONCE, RESULTS_BYTES, RESULTS_HELD_MAX, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
 use crate::locks::Hold;
 
 mod together;
@@ -94,6 +94,27 @@ impl Homes {
     }
 }
 
+/// Answers that wait for those of other operations, so that they share a message.
+#[derive(Default)]
+struct Holding {
+    /// Operations that are answered and not sent.
+    answers: usize,
+    /// Until when they may wait.
+    until: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Holding {
+    /// Whether what is ready waits: while more operations are under way than are answered, and not for long.
+    fn waits(&mut self, cx: &mut Context<'_>, under_way: usize) -> bool {
+        if self.answers == 0 || self.answers >= under_way {
+            self.until = None;
+            return false;
+        }
+        let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(RESULTS_HELD_MAX)));
+        until.as_mut().poll(cx).is_pending()
+    }
+}
+
 /// A stream that is served: its answers.
 pub struct Serving {
     ops: Ops,
@@ -112,6 +133,7 @@ pub struct Serving {
     /// With about how many bytes each takes.
     ready: VecDeque<(v1::Result, usize)>,
     ready_bytes: usize,
+    hold: Holding,
     stopped: BoxFuture<'static, ()>,
 }
 
@@ -132,6 +154,7 @@ impl Serving {
             homes: Homes::default(),
             ready: VecDeque::new(),
             ready_bytes: 0,
+            hold: Holding::default(),
             stopped,
         }
     }
@@ -363,6 +386,7 @@ impl Serving {
     fn answer(&mut self, id: u64, response: Response, bytes: usize) {
         self.window -= 1;
         self.window_bytes -= bytes;
+        self.hold.answers += 1;
         self.say(id, response);
     }
 
@@ -413,7 +437,11 @@ impl Stream for Serving {
             if progress && this.ready_bytes < RESULTS_BYTES && (this.ready.is_empty() || !this.backlog.is_empty()) {
                 continue;
             }
+            if this.ready_bytes < RESULTS_BYTES && this.hold.waits(cx, this.window) {
+                return Poll::Pending;
+            }
             if let Some(batch) = this.batch() {
+                this.hold.answers = 0;
                 return Poll::Ready(Some(Ok(batch)));
             }
             let over = this.incoming.is_none() && this.backlog.is_empty() && this.running.is_empty();

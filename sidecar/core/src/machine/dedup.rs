@@ -29,7 +29,8 @@ use crate::command::{GroupView, Outcome, Reply};
 use crate::ids::{RequestId, Revision};
 use crate::limits::{CLIENT_CLOCK_AHEAD_MS_MAX, CLIENTS_MAX, RESULT_AGE_MS_MAX, RESULTS_PER_CLIENT_MAX};
 
-/// Clients that are too old may be dropped this many at a time: faster than they come, and never a long pause.
+/// Clients that are too old may be dropped this many at a time, whenever one comes or time goes on: faster than they come,
+/// and never a long pause.
 const CLIENTS_DROPPED_AT_ONCE: usize = 2;
 
 /// What is kept of one client.
@@ -124,12 +125,18 @@ impl Dedup {
 
     /// Whether a request, which asks for `asked`, is new. Counts as a use of its client if it is known.
     pub(super) fn admit(&mut self, request: RequestId, asked: u64, step: &Step) -> Verdict {
-        self.horizon_ms = self.horizon_ms.max(step.now_ms.saturating_sub(RESULT_AGE_MS_MAX));
+        let horizon_ms = step.now_ms.saturating_sub(RESULT_AGE_MS_MAX);
+        let rises = horizon_ms > self.horizon_ms;
+        self.horizon_ms = self.horizon_ms.max(horizon_ms);
         let verdict = self.judge(request, asked, step.now_ms);
-        if self.clients.contains_key(&request.client) && !matches!(verdict, Verdict::Refused(_)) {
-            self.touch(request.client, step.revision);
+        if !matches!(verdict, Verdict::Refused(_))
+            && let Some(client) = self.clients.get_mut(&request.client)
+        {
+            used(&mut self.by_use, request.client, client, step.revision);
         }
-        self.drop_old_clients();
+        if rises {
+            self.drop_old_clients();
+        }
         verdict
     }
 
@@ -168,11 +175,12 @@ impl Dedup {
             return;
         }
         if !self.clients.contains_key(&request.client) {
+            self.drop_old_clients();
             self.make_room();
         }
-        self.touch(request.client, step.revision);
         let horizon_ms = self.horizon_ms;
-        let client = Arc::make_mut(self.clients.get_mut(&request.client).expect("touched just now"));
+        let client = self.clients.get_or_insert_with(&request.client, Arc::default);
+        let client = used(&mut self.by_use, request.client, client, step.revision);
         client.results.insert(request.request, Kept { asked, outcome: without_members(outcome) });
         let first_is_old = |client: &Client| {
             client.results.first_key_value().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms)
@@ -180,14 +188,6 @@ impl Dedup {
         while client.results.len() > RESULTS_PER_CLIENT_MAX || (horizon_ms > 0 && first_is_old(client)) {
             client.drop_first();
         }
-    }
-
-    /// The client was used now. Makes it if it is not known.
-    fn touch(&mut self, id: u128, revision: Revision) {
-        let client = Arc::make_mut(self.clients.get_or_insert_with(&id, Arc::default));
-        self.by_use.remove(&client.last_use);
-        client.last_use = revision;
-        self.by_use.insert(revision, id);
     }
 
     /// Room for one more client: the one that was not used for longest goes, and the horizon rises past all that it
@@ -214,6 +214,22 @@ impl Dedup {
         let (_, id) = self.by_use.pop_first()?;
         self.clients.remove(&id)
     }
+}
+
+/// A client was used now.
+fn used<'a>(
+    by_use: &mut BTreeMap<Revision, u128>,
+    id: u128,
+    client: &'a mut Arc<Client>,
+    revision: Revision,
+) -> &'a mut Client {
+    let client = Arc::make_mut(client);
+    if client.last_use != revision {
+        by_use.remove(&client.last_use);
+        client.last_use = revision;
+        by_use.insert(revision, id);
+    }
+    client
 }
 
 fn expired(request: RequestId, now_ms: u64) -> Rejection {

@@ -77,34 +77,32 @@ impl Maps {
         page
     }
 
-    /// Whether one more entry, in a map that is perhaps new, and `more` bytes in place of `less` may be held.
-    fn check_limits(&self, name: &MapName, is_new: bool, more: usize, less: usize) -> Result<(), Rejection> {
-        let problem = if is_new && !self.by_name.contains_key(name) && self.by_name.len() >= MAPS_MAX {
-            format!("the partition has {MAPS_MAX} maps, which is the limit; drop one that is not used")
-        } else if is_new && self.entries >= ENTRIES_MAX {
-            format!("the maps of the partition have {ENTRIES_MAX} entries, which is the limit; delete some")
-        } else if more > less && self.bytes - less + more > ENTRIES_BYTES_MAX {
-            format!("the maps of the partition have {ENTRIES_BYTES_MAX} bytes, which is the limit; delete some entries")
-        } else {
-            return Ok(());
-        };
-        Err(Rejection::new(ErrorCode::LimitReached, problem))
-    }
-
     fn put(&mut self, step: &mut Step, name: &MapName, key: &Arc<str>, value: &Bytes, only: Condition) -> Outcome {
         validate::key("key", key)?;
         validate::value(value.len())?;
-        let present = self.by_name.get(name).and_then(|map| map.entries.get(key));
-        check(only, key, present)?;
-        let less = present.map_or(0, |entry| key.len() + entry.value.len());
-        let (is_new, more) = (present.is_none(), key.len() + value.len());
-        self.check_limits(name, is_new, more, less)?;
+        let held = Held { maps: self.by_name.len(), entries: self.entries, bytes: self.bytes };
+        let change = |present: Option<&Entry>, is_new_map: bool| {
+            check(only, key, present)?;
+            held.check_limits(is_new_map, key.len(), present.map(|entry| entry.value.len()), value.len())?;
+            Ok::<_, Rejection>(Entry { value: value.clone(), revision: step.revision })
+        };
+        let (map, previous) = match self.by_name.get_mut(name) {
+            Some(map) => {
+                let previous = map.entries.replace(key, |present| change(present, false))?;
+                (map, previous)
+            }
+            None => {
+                let entry = change(None, true)?;
+                let map = self.by_name.get_or_insert_with(name, || Map::new(name));
+                let previous = map.entries.replace(key, |_| Ok::<_, Rejection>(entry))?;
+                (map, previous)
+            }
+        };
         let entry = Entry { value: value.clone(), revision: step.revision };
-        let map = self.by_name.get_or_insert_with(name, || Map::new(name));
-        let previous = map.entries.insert(key.clone(), entry.clone());
         map.emit(step, MapEvent::Put { key: key.clone(), entry });
-        self.entries += usize::from(is_new);
-        self.bytes = self.bytes - less + more;
+        self.entries += usize::from(previous.is_none());
+        self.bytes += key.len() + value.len();
+        self.bytes -= previous.as_ref().map_or(0, |entry| key.len() + entry.value.len());
         Ok(written(step, previous))
     }
 
@@ -127,6 +125,31 @@ impl Maps {
             self.bytes -= bytes(&map.entries);
         }
         Ok(Reply::Done)
+    }
+}
+
+/// How much the maps of a partition hold.
+#[derive(Clone, Copy)]
+struct Held {
+    maps: usize,
+    entries: usize,
+    bytes: usize,
+}
+
+impl Held {
+    /// Whether a value of `more` bytes may be held under a key of `key` bytes, in place of one of `less` if there is one.
+    fn check_limits(self, is_new_map: bool, key: usize, less: Option<usize>, more: usize) -> Result<(), Rejection> {
+        let (before, after) = (less.map_or(0, |less| key + less), key + more);
+        let problem = if is_new_map && self.maps >= MAPS_MAX {
+            format!("the partition has {MAPS_MAX} maps, which is the limit; drop one that is not used")
+        } else if less.is_none() && self.entries >= ENTRIES_MAX {
+            format!("the maps of the partition have {ENTRIES_MAX} entries, which is the limit; delete some")
+        } else if after > before && self.bytes - before + after > ENTRIES_BYTES_MAX {
+            format!("the maps of the partition have {ENTRIES_BYTES_MAX} bytes, which is the limit; delete some entries")
+        } else {
+            return Ok(());
+        };
+        Err(Rejection::new(ErrorCode::LimitReached, problem))
     }
 }
 
