@@ -18,5 +18,7 @@ pub mod admin {
     tonic::include_proto!("coterie.admin.v1");
 }
 
+pub mod shared;
+
 /// The descriptors of all of it, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/coterie.bin"));

@@ -67,7 +67,7 @@ pub const OPERATIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes after which a batch of results is sent, so that it stays below that.
 pub const RESULTS_BYTES: usize = 1024 * 1024;
-/// How long answers of a stream wait for more of them.
+/// How long answers of a stream wait for more of them, where more are under way.
 pub const RESULTS_HELD_MAX: std::time::Duration = std::time::Duration::from_millis(1);
 /// Places of maps and locks that a stream remembers: applications use few of them often.
 pub const STREAM_HOMES_MAX: usize = 16;

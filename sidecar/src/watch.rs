@@ -17,7 +17,7 @@ use coterie_core::machine::Machine;
 use coterie_core::{ErrorCode, EventId, PartitionId, Primitive, Rejection};
 use coterie_env::Env;
 use coterie_proto::peer;
-use coterie_replication::{Partition, WatchItem, Watcher};
+use coterie_replication::{Partition, Told, WatchItem, Watcher};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -36,7 +36,7 @@ pub enum Item<V = View> {
     /// Events may have been skipped; the primitive as it is now, or `None` if it is gone.
     Resync(Option<V>),
     /// A change.
-    Event(Arc<Event>),
+    Event(Arc<Told>),
     /// Whether what is seen is up to date.
     Connection(SessionState),
     /// The partition was made again: all places of before are forgotten, and a resync comes next.
@@ -97,7 +97,7 @@ impl Frame {
         let last = match item {
             WatchItem::Snapshot(view) => Self::Snapshot(cut(view, &mut frames)),
             WatchItem::Resync(view) => Self::Resync(view.map(|view| cut(view, &mut frames))),
-            WatchItem::Event(event) => Self::Event((*event).clone()),
+            WatchItem::Event(event) => Self::Event(Event::clone(&event)),
         };
         frames.push(last);
         frames
@@ -250,7 +250,7 @@ impl Watch {
                         }
                         Ok(Frame::Snapshot(view)) => Some(Item::Snapshot(join(view, parts))),
                         Ok(Frame::Resync(view)) => Some(Item::Resync(view.map(|view| join(view, parts)))),
-                        Ok(Frame::Event(event)) => Some(Item::Event(Arc::new(event))),
+                        Ok(Frame::Event(event)) => Some(Item::Event(Arc::new(Told::new(event)))),
                         Err(error) => {
                             tracing::warn!(%error, "a watch frame is not readable");
                             None

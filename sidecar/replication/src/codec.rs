@@ -93,7 +93,9 @@ enum RecordKind {
     Blank,
     Membership(Membership),
     /// Its commands follow, to the end of the record.
-    Round { ts_ms: u64 },
+    Round {
+        ts_ms: u64,
+    },
 }
 
 /// An entry without its index, which the log keeps beside it.

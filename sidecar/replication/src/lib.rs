@@ -54,4 +54,4 @@ pub use replica::Applied;
 pub use ticker::Ticker;
 pub use timing::Timing;
 pub use transport::{Lane, Target, Transfer, Transport};
-pub use watch::{WatchItem, Watcher};
+pub use watch::{Told, WatchItem, Watcher};

@@ -10,8 +10,10 @@
 //! exists once, however many watch it. A watcher that does not keep up loses its queue, not the partition its memory.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use bytes::Bytes;
 use coterie_core::command::{Event, View};
 use coterie_core::limits::{EVENTS_BYTES_MAX, EVENTS_KEPT, WATCHER_QUEUE_BYTES_MAX, WATCHER_QUEUE_MAX};
 use coterie_core::machine::Machine;
@@ -29,14 +31,49 @@ pub enum WatchItem {
     /// view, events follow. `None`: there is no such primitive now.
     Resync(Option<View>),
     /// The next event.
-    Event(Arc<Event>),
+    Event(Arc<Told>),
 }
+
+/// An event, and what is made of it once for all who are told.
+#[derive(Debug)]
+pub struct Told {
+    event: Event,
+    encoded: OnceLock<Bytes>,
+}
+
+impl Told {
+    /// Nothing is made of it yet.
+    pub fn new(event: Event) -> Self {
+        Self { event, encoded: OnceLock::new() }
+    }
+
+    /// What `encode` makes of it, which has to be the same whoever asks first.
+    pub fn encoded(&self, encode: impl FnOnce(&Event) -> Bytes) -> Bytes {
+        self.encoded.get_or_init(|| encode(&self.event)).clone()
+    }
+}
+
+impl Deref for Told {
+    type Target = Event;
+
+    fn deref(&self) -> &Event {
+        &self.event
+    }
+}
+
+impl PartialEq for Told {
+    fn eq(&self, other: &Self) -> bool {
+        self.event == other.event
+    }
+}
+
+impl Eq for Told {}
 
 /// The last events, and who waits for more.
 #[derive(Debug)]
 pub(crate) struct Hub {
     /// In order.
-    ring: VecDeque<Arc<Event>>,
+    ring: VecDeque<Arc<Told>>,
     /// What the ring keeps.
     bytes: usize,
     /// Every event of the partition after this one is in the ring.
@@ -72,7 +109,7 @@ impl Queue {
         self.inner.lock().expect("no holder panics")
     }
 
-    fn push(&self, event: &Arc<Event>) {
+    fn push(&self, event: &Arc<Told>) {
         let mut inner = self.lock();
         if inner.lost || event.id <= inner.after {
             return;
@@ -119,7 +156,7 @@ impl Hub {
     pub(crate) fn publish(&mut self, events: Vec<Event>) {
         for event in events {
             debug_assert!(self.ring.back().is_none_or(|last| last.id < event.id), "events are made in order");
-            let event = Arc::new(event);
+            let event = Arc::new(Told::new(event));
             if let Some(watchers) = self.watchers.get(&event.of) {
                 watchers.values().for_each(|queue| queue.push(&event));
             }

@@ -9,12 +9,11 @@ use std::sync::Arc;
 
 use common::*;
 use coterie_core::command::{
-    Command, Condition, Event, EventKind, GroupEvent, GroupOp, GroupView, MapEvent, MapOp, MapView, Presence, Reply,
-    View,
+    Command, Condition, EventKind, GroupEvent, GroupOp, GroupView, MapEvent, MapOp, MapView, Presence, Reply, View,
 };
 use coterie_core::limits::{EVENTS_KEPT, WATCHER_QUEUE_BYTES_MAX, WATCHER_QUEUE_MAX};
 use coterie_core::{EventId, GroupName, MapName, Primitive, SessionId};
-use coterie_replication::{WatchItem, Watcher};
+use coterie_replication::{Told, WatchItem, Watcher};
 
 async fn session(cluster: &Cluster) -> SessionId {
     let open = Command::OpenSession { member: member(9), incarnation: 1, ttl_ms: 5_000 };
@@ -32,7 +31,7 @@ async fn next(watcher: &mut Watcher) -> WatchItem {
     within(watcher.next()).await.expect("the replica runs")
 }
 
-async fn event(watcher: &mut Watcher) -> Arc<Event> {
+async fn event(watcher: &mut Watcher) -> Arc<Told> {
     match next(watcher).await {
         WatchItem::Event(event) => event,
         other => panic!("expected an event, got {other:?}"),
@@ -101,7 +100,7 @@ async fn a_watch_resumes_after_any_event_without_gap_and_without_duplicate_on_an
         cluster.applied(node, revision).await;
         let mut watcher = cluster.replica(node).watch(&name("g"), Some(EventId::default()));
         let mut events = Vec::new();
-        while events.last().is_none_or(|event: &Arc<Event>| event.id.revision < revision) {
+        while events.last().is_none_or(|event: &Arc<Told>| event.id.revision < revision) {
             events.push(event(&mut watcher).await);
         }
         all.push(events);

@@ -427,6 +427,7 @@ mod tests {
 
     use coterie_core::command::{Event, GroupConfig};
     use coterie_core::{Revision, Term};
+    use coterie_replication::Told;
 
     use super::*;
 
@@ -435,7 +436,11 @@ mod tests {
     }
 
     fn event(at: EventId, kind: GroupEvent) -> Item<GroupView> {
-        Item::Event(Arc::new(Event { id: at, of: (&GroupName::from("g")).into(), kind: EventKind::Group(kind) }))
+        Item::Event(Arc::new(Told::new(Event {
+            id: at,
+            of: (&GroupName::from("g")).into(),
+            kind: EventKind::Group(kind),
+        })))
     }
 
     fn view(revision: u64) -> GroupView {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use coterie_core::Rejection;
 use coterie_core::limits::{REQUEST_BYTES_MAX, VALUE_BYTES_MAX};
+use coterie_proto::shared::operations_server::{Operations, OperationsServer};
 use coterie_proto::v1;
 use coterie_proto::v1::cluster_info_server::{ClusterInfo, ClusterInfoServer};
 use coterie_proto::v1::groups_server::{Groups, GroupsServer};
 use coterie_proto::v1::locks_server::{Locks, LocksServer};
 use coterie_proto::v1::maps_server::{Maps, MapsServer};
-use coterie_proto::v1::operations_server::{Operations, OperationsServer};
+
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};

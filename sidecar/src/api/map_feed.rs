@@ -3,12 +3,17 @@
 //! A view goes out in parts, each made when the reader is ready for it: the feed holds what it shares with the map, and
 //! one message.
 
-use coterie_core::command::{EventKind, MapEvent, MapView};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use coterie_core::command::{Event, EventKind, MapEvent, MapView};
 use coterie_core::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use coterie_core::{EventId, Revision};
 use coterie_proto::v1;
 use coterie_proto::v1::map_event::Kind;
+use coterie_replication::Told;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
+use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -58,8 +63,8 @@ impl MapFeed {
         self
     }
 
-    /// As a stream of messages. `permit` is held as long as it is read.
-    pub fn into_stream(self, permit: OwnedSemaphorePermit) -> BoxStream<'static, v1::MapEvent> {
+    /// As a stream. `permit` is held as long as it is read.
+    pub fn into_stream(self, permit: OwnedSemaphorePermit) -> BoxStream<'static, Said> {
         stream::unfold((self, permit), |(mut feed, permit)| async move {
             feed.next().await.map(|event| (event, (feed, permit)))
         })
@@ -67,13 +72,13 @@ impl MapFeed {
     }
 
     /// The next message; `None` after the map was dropped, or when the process stops.
-    async fn next(&mut self) -> Option<v1::MapEvent> {
+    async fn next(&mut self) -> Option<Said> {
         while !self.over {
             if let Some(part) = self.part() {
-                return Some(part);
+                return Some(Said::Own(part));
             }
             if let Some(state) = self.state.take() {
-                return Some(connection(state));
+                return Some(Said::Own(connection(state)));
             }
             let item = tokio::select! {
                 biased;
@@ -88,9 +93,9 @@ impl MapFeed {
     }
 
     /// What an item says to the reader at once.
-    fn take(&mut self, item: Item<MapView>) -> Option<v1::MapEvent> {
+    fn take(&mut self, item: Item<MapView>) -> Option<Said> {
         match item {
-            Item::Connection(state) => return Some(connection(state)),
+            Item::Connection(state) => return Some(Said::Own(connection(state))),
             Item::Event(event) => {
                 let EventKind::Map(kind) = &event.kind else { return None };
                 // A replica that lags tells again what another has told.
@@ -98,7 +103,8 @@ impl MapFeed {
                     return None;
                 }
                 self.at = Some(event.id);
-                return self.event(event.id, kind);
+                self.over = *kind == MapEvent::Dropped;
+                return self.concerns(kind).then(|| Said::Event(event, self.lineage));
             }
             Item::Snapshot(view) => self.show(view, Kind::Snapshot),
             Item::Resync(Some(view)) => self.show(view, Kind::Resync),
@@ -112,17 +118,11 @@ impl MapFeed {
         None
     }
 
-    fn event(&mut self, id: EventId, event: &MapEvent) -> Option<v1::MapEvent> {
-        let kind = match event {
-            MapEvent::Put { key, entry } if key.starts_with(&self.prefix) => Kind::Put(convert::entry(key, entry)),
-            MapEvent::Deleted { key } if key.starts_with(&self.prefix) => Kind::Deleted(key.to_string()),
-            MapEvent::Put { key: _, entry: _ } | MapEvent::Deleted { key: _ } => return None,
-            MapEvent::Dropped => {
-                self.over = true;
-                Kind::Dropped(v1::Deleted {})
-            }
-        };
-        Some(self.placed(id, kind))
+    fn concerns(&self, event: &MapEvent) -> bool {
+        match event {
+            MapEvent::Put { key, entry: _ } | MapEvent::Deleted { key } => key.starts_with(&self.prefix),
+            MapEvent::Dropped => true,
+        }
     }
 
     /// Begins to send a view, unless it is of a replica that lags: what came after it was sent, and is told again.
@@ -152,17 +152,51 @@ impl MapFeed {
         let event = kind(v1::Entries { entries, last });
         if last {
             self.showing = None;
-            return Some(self.placed(place, event));
+            return Some(placed(self.lineage, place, event));
         }
         *after = next.unwrap_or_default();
         Some(v1::MapEvent { id: String::new(), revision: place.revision.0, kind: Some(event) })
     }
 }
 
-impl MapFeed {
-    fn placed(&self, id: EventId, kind: Kind) -> v1::MapEvent {
-        v1::MapEvent { id: self.lineage.id(id), revision: id.revision.0, kind: Some(kind) }
+/// What a feed says.
+pub enum Said {
+    /// A change, which other feeds say as well, and the life of the partition that it is of.
+    Event(Arc<Told>, Lineage),
+    /// What only this one says.
+    Own(v1::MapEvent),
+}
+
+impl Said {
+    /// As a message.
+    pub fn message(self) -> v1::MapEvent {
+        match self {
+            Self::Event(event, lineage) => changed(&event, lineage),
+            Self::Own(event) => event,
+        }
     }
+
+    /// As an encoded message. A change is encoded once for all feeds: what a replica tells is of one life.
+    pub fn encoded(self) -> Bytes {
+        match self {
+            Self::Event(event, lineage) => event.encoded(|event| changed(event, lineage).encode_to_vec().into()),
+            Self::Own(event) => event.encode_to_vec().into(),
+        }
+    }
+}
+
+fn changed(event: &Event, lineage: Lineage) -> v1::MapEvent {
+    let kind = match &event.kind {
+        EventKind::Map(MapEvent::Put { key, entry }) => Some(Kind::Put(convert::entry(key, entry))),
+        EventKind::Map(MapEvent::Deleted { key }) => Some(Kind::Deleted(key.to_string())),
+        EventKind::Map(MapEvent::Dropped) => Some(Kind::Dropped(v1::Deleted {})),
+        EventKind::Group(_) | EventKind::Lock(_) => None,
+    };
+    v1::MapEvent { id: lineage.id(event.id), revision: event.id.revision.0, kind }
+}
+
+fn placed(lineage: Lineage, id: EventId, kind: Kind) -> v1::MapEvent {
+    v1::MapEvent { id: lineage.id(id), revision: id.revision.0, kind: Some(kind) }
 }
 
 /// Everything up to here is in a view of this revision.

@@ -4,9 +4,9 @@
 //!   OperationBatch ─► backlog ─► under way (at most a window of them) ─► whatever is done ─► ResultBatch
 //!                                     ▲ watches, which do not count, stay here until they end
 //! ```
-//! All of a stream runs in the one task that writes its answers: nothing is spawned per operation, and no timer gathers
-//! results. What is done while the task runs goes out together. The stream is read no further while its window is full,
-//! or while nobody reads its answers.
+//! All of a stream runs in the one task that writes its answers: nothing is spawned per operation. What is done while the
+//! task runs goes out together; see `holding` for what waits for more, and for how long. The stream is read no further while its window is full, or while nobody reads its
+//! answers.
 //!
 //! A cancelled operation is answered `ended`. Reads and writes are not cancelled: they are answered soon. When the stream
 //! ends, its watches end, what waits for a lock leaves the queue, and the locks that it holds are released.
@@ -17,9 +17,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use coterie_core::{PrimitiveKind, Rejection, Revision};
-use coterie_proto::v1;
 use coterie_proto::v1::operation::Request;
 use coterie_proto::v1::result::Response;
+use coterie_proto::{shared, v1};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, ReadyChunks, Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
@@ -27,16 +27,19 @@ use tonic::{Status, Streaming};
 
 use super::call::{Call, invalid};
 use super::error;
+use super::map_feed::Said;
 use super::ops::{Caller, Home, Ops, When};
-use crate::limits::{EVENTS_AT_ONCE, RESULTS_BYTES, RESULTS_HELD_MAX, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
+use crate::limits::{EVENTS_AT_ONCE, RESULTS_BYTES, STREAM_HOMES_MAX, STREAM_WINDOW, STREAM_WINDOW_BYTES};
 use crate::locks::Hold;
 
+mod holding;
 mod together;
 
+use holding::Holding;
 use together::{Done, Ticket, Together};
 
 /// What a watch tells, as much at once as there is.
-type Events = ReadyChunks<BoxStream<'static, v1::MapEvent>>;
+type Events = ReadyChunks<BoxStream<'static, Said>>;
 
 /// What an operation that is under way has come to.
 enum Step {
@@ -49,7 +52,7 @@ enum Step {
     /// It is done; a lock that the stream may hold was released.
     Released { id: u64, response: Response },
     /// A watch goes on. Nothing was said yet when it begins.
-    Watching { id: u64, said: Option<Vec<v1::MapEvent>>, events: Events },
+    Watching { id: u64, said: Option<Vec<Said>>, events: Events },
     /// A watch that had begun is over.
     Ended { id: u64 },
 }
@@ -94,27 +97,6 @@ impl Homes {
     }
 }
 
-/// Answers that wait for those of other operations, so that they share a message.
-#[derive(Default)]
-struct Holding {
-    /// Operations that are answered and not sent.
-    answers: usize,
-    /// Until when they may wait.
-    until: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl Holding {
-    /// Whether what is ready waits: while more operations are under way than are answered, and not for long.
-    fn waits(&mut self, cx: &mut Context<'_>, under_way: usize) -> bool {
-        if self.answers == 0 || self.answers >= under_way {
-            self.until = None;
-            return false;
-        }
-        let until = self.until.get_or_insert_with(|| Box::pin(tokio::time::sleep(RESULTS_HELD_MAX)));
-        until.as_mut().poll(cx).is_pending()
-    }
-}
-
 /// A stream that is served: its answers.
 pub struct Serving {
     ops: Ops,
@@ -131,7 +113,7 @@ pub struct Serving {
     holds: Vec<Hold>,
     homes: Homes,
     /// With about how many bytes each takes.
-    ready: VecDeque<(v1::Result, usize)>,
+    ready: VecDeque<(shared::Result, usize)>,
     ready_bytes: usize,
     hold: Holding,
     stopped: BoxFuture<'static, ()>,
@@ -345,6 +327,7 @@ impl Serving {
         match step {
             Step::Done { id, response, bytes } => self.done(id, response, bytes),
             Step::Together(done) => {
+                self.hold.come(done.len());
                 for Done { id, response, bytes } in done {
                     self.answer(id, response, bytes);
                 }
@@ -361,7 +344,11 @@ impl Serving {
             }
             Step::Watching { id, said, events } => {
                 match said {
-                    Some(said) => said.into_iter().for_each(|event| self.say(id, Response::Event(event))),
+                    Some(said) => said.into_iter().for_each(|said| {
+                        let event = said.encoded();
+                        let bytes = FRAME + event.len();
+                        self.make_ready(shared::Result::Event { id, event }, bytes);
+                    }),
                     // It has begun: from now on it does not count.
                     None => self.window -= 1,
                 }
@@ -386,18 +373,21 @@ impl Serving {
     fn answer(&mut self, id: u64, response: Response, bytes: usize) {
         self.window -= 1;
         self.window_bytes -= bytes;
-        self.hold.answers += 1;
         self.say(id, response);
     }
 
     fn say(&mut self, id: u64, response: Response) {
         let bytes = weight(&response);
+        self.make_ready(shared::Result::Plain(v1::Result { id, response: Some(response) }), bytes);
+    }
+
+    fn make_ready(&mut self, result: shared::Result, bytes: usize) {
         self.ready_bytes += bytes;
-        self.ready.push_back((v1::Result { id, response: Some(response) }, bytes));
+        self.ready.push_back((result, bytes));
     }
 
     /// What is ready, if anything is, and fits a message.
-    fn batch(&mut self) -> Option<v1::ResultBatch> {
+    fn batch(&mut self) -> Option<shared::ResultBatch> {
         let (mut results, mut taken) = (Vec::with_capacity(self.ready.len()), 0);
         while taken < RESULTS_BYTES
             && let Some((result, bytes)) = self.ready.pop_front()
@@ -406,12 +396,12 @@ impl Serving {
             results.push(result);
         }
         self.ready_bytes -= taken;
-        (!results.is_empty()).then_some(v1::ResultBatch { results })
+        (!results.is_empty()).then_some(shared::ResultBatch { results })
     }
 }
 
 impl Stream for Serving {
-    type Item = Result<v1::ResultBatch, Status>;
+    type Item = Result<shared::ResultBatch, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -422,6 +412,7 @@ impl Stream for Serving {
             if let Err(status) = this.take_in(cx) {
                 return Poll::Ready(Some(Err(status)));
             }
+            this.hold.leave(this.together.len());
             this.running.extend(this.together.leave(&this.ops));
             let mut progress = false;
             while this.ready_bytes < RESULTS_BYTES {
@@ -437,11 +428,11 @@ impl Stream for Serving {
             if progress && this.ready_bytes < RESULTS_BYTES && (this.ready.is_empty() || !this.backlog.is_empty()) {
                 continue;
             }
-            if this.ready_bytes < RESULTS_BYTES && this.hold.waits(cx, this.window) {
+            if this.ready_bytes < RESULTS_BYTES && this.hold.waits(cx, this.ready.len()) {
                 return Poll::Pending;
             }
             if let Some(batch) = this.batch() {
-                this.hold.answers = 0;
+                this.hold.sent();
                 return Poll::Ready(Some(Ok(batch)));
             }
             let over = this.incoming.is_none() && this.backlog.is_empty() && this.running.is_empty();
@@ -488,22 +479,17 @@ fn failure(rejection: &Rejection) -> Response {
     Response::Failure(v1::Failure { code, message: rejection.message.clone(), retry })
 }
 
-/// About how many bytes an answer takes on the wire.
+/// What an answer takes on the wire beside its content, about.
+const FRAME: usize = 64;
+
+/// About how many bytes an answer takes on the wire. Events are encoded, and know it.
 fn weight(response: &Response) -> usize {
-    use v1::map_event::Kind;
-    const FRAME: usize = 64;
     let entry = |entry: &v1::Entry| entry.key.len() + entry.value.len() + FRAME;
     let entries = |entries: &[v1::Entry]| entries.iter().map(entry).sum::<usize>();
     FRAME
         + match response {
             Response::Get(get) => get.entry.as_ref().map_or(0, entry),
             Response::List(list) => entries(&list.entries),
-            Response::Event(event) => match &event.kind {
-                Some(Kind::Snapshot(part) | Kind::Resync(part)) => entries(&part.entries),
-                Some(Kind::Put(put)) => entry(put),
-                Some(Kind::Deleted(key)) => key.len(),
-                Some(Kind::Dropped(_) | Kind::Connection(_)) | None => 0,
-            },
             // As large as a group may be, which is below the limit of a batch for all but the largest.
             Response::GetGroup(group) => RESULTS_BYTES.min(group.members.len() * 1_024),
             Response::Failure(failure) => failure.message.len(),
@@ -513,6 +499,7 @@ fn weight(response: &Response) -> usize {
             | Response::RenewLock(_)
             | Response::ReleaseLock(_)
             | Response::GetLock(_)
+            | Response::Event(_)
             | Response::Ended(_) => 0,
         }
 }

@@ -19,6 +19,7 @@ pub mod fanout;
 pub mod load;
 pub mod machine;
 pub mod measure;
+pub mod memory;
 pub mod options;
 pub mod plot;
 pub mod progress;

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 
+use coterie_bench::memory::Curve;
 use coterie_bench::options::{Options, Which};
-use coterie_bench::results::Results;
 use coterie_bench::rounds::{Programs, Rounds};
 use coterie_bench::system::etcd::program;
-use coterie_bench::{machine, plot, table};
+use coterie_bench::{machine, memory, plot, table};
 
 fn main() -> ExitCode {
     let options = Options::parse().resolved();
@@ -52,15 +52,26 @@ async fn run(options: &Options) -> Result<()> {
         program::VERSION,
         machine::describe(),
     );
-    write(options, rounds.results(), &machine)?;
+    write(options, &rounds, &machine)?;
     failed
 }
 
-fn write(options: &Options, results: &Results, machine: &str) -> Result<()> {
+fn write(options: &Options, rounds: &Rounds<'_>, machine: &str) -> Result<()> {
+    let results = rounds.results();
+    let mut files = Vec::new();
+    if !rounds.curves().is_empty() {
+        let curves: Vec<_> = rounds.curves().iter().map(Curve::to_json).collect();
+        files.push(("memory.json", serde_json::to_string(&curves).context("write JSON")?));
+        files.push(("memory.svg", memory::render(rounds.curves(), machine)));
+    }
     let table = format!("{machine}\n{}", table::render(results));
     println!("{table}");
     let json = serde_json::to_string_pretty(&results.to_json()).context("write JSON")?;
-    for (name, text) in [("results.json", json), ("table.md", table), ("results.svg", plot::render(results, machine))] {
+    if !results.rows().is_empty() || files.is_empty() {
+        let plot = plot::render(results, machine);
+        files.extend([("results.json", json), ("table.md", table), ("results.svg", plot)]);
+    }
+    for (name, text) in files {
         let path = options.directory.join(name);
         std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         eprintln!("wrote {}", path.display());

@@ -114,6 +114,8 @@ pub enum Only {
     Handover,
     /// Memory and CPU without load.
     Idle,
+    /// Memory over ten minutes of writes and five without any; only when it is asked for, and then alone.
+    Memory,
 }
 
 impl Options {
@@ -142,6 +144,11 @@ impl Options {
         Duration::from_secs(if self.quick { 3 } else { 10 })
     }
 
+    /// How long members write before they are idle for half as long, where memory is measured.
+    pub fn memory_load(&self) -> Duration {
+        Duration::from_secs(if self.quick { 20 } else { 600 })
+    }
+
     /// The systems of a round; they take turns at being first.
     pub fn systems(&self, round: u32) -> Vec<System> {
         match self.system {
@@ -163,7 +170,7 @@ impl Options {
 
     /// Whether this is to be measured.
     pub fn wants(&self, only: Only) -> bool {
-        self.only.is_empty() || self.only.contains(&only)
+        (self.only.is_empty() && only != Only::Memory) || self.only.contains(&only)
     }
 
     /// Whether this load is to be measured.

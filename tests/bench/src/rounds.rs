@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use crate::load::{MEMBERS, Work};
 use crate::machine::{self, Device};
 use crate::measure::{self, Means};
+use crate::memory::Curve;
 use crate::options::{Only, Options};
 use crate::progress::Progress;
 use crate::results::{Figure, Op, Results, Row, Run, What};
@@ -46,6 +47,7 @@ pub struct Rounds<'a> {
     means: Means,
     progress: Progress,
     results: Results,
+    curves: Vec<Curve>,
 }
 
 impl<'a> Rounds<'a> {
@@ -57,13 +59,19 @@ impl<'a> Rounds<'a> {
         let per_round: usize = options.systems(0).into_iter().map(steps).sum();
         let stops = [Only::Failover, Only::Handover].into_iter().filter(|only| options.wants(*only)).count();
         let all = per_round * options.rounds as usize + stops * options.systems(0).len();
-        let progress = Progress::new(all * options.peer_tls().len());
-        Ok(Self { options, programs, means, progress, results: Results::default() })
+        let curves = if options.wants(Only::Memory) { options.systems(0).len() } else { 0 };
+        let progress = Progress::new(all * options.peer_tls().len() + curves);
+        Ok(Self { options, programs, means, progress, results: Results::default(), curves: Vec::new() })
     }
 
     /// What was measured so far.
     pub fn results(&self) -> &Results {
         &self.results
+    }
+
+    /// Memory over time.
+    pub fn curves(&self) -> &[Curve] {
+        &self.curves
     }
 
     /// Whose flushes are counted.
@@ -85,7 +93,27 @@ impl<'a> Rounds<'a> {
                 self.stops(system, *peer_tls).await?;
             }
         }
+        if self.options.wants(Only::Memory) {
+            for system in self.options.systems(0) {
+                self.curve(system).await?;
+            }
+        }
         Ok(())
+    }
+
+    async fn curve(&mut self, system: System) -> Result<()> {
+        let setup = self.setup(system, false)?;
+        let cluster = system::start(system, &setup).await.with_context(|| format!("start {}", system.label()))?;
+        self.progress.begin(format!("{}, no TLS, memory", system.label()));
+        let curve = Curve::draw(system, &*cluster, &self.means, self.options.memory_load()).await?;
+        let (largest, last, growth) = curve.figures();
+        self.progress.end(&format!(
+            "{} writes; {largest:.1} MiB at most, {last:.1} MiB at the end, {growth:+.1} MiB while idle",
+            thousands(curve.writes)
+        ));
+        self.curves.push(curve);
+        drop(cluster);
+        std::fs::remove_dir_all(&setup.directory).context("remove the members' data")
     }
 
     fn setup(&self, system: System, peer_tls: bool) -> Result<Setup> {

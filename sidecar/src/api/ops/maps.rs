@@ -10,13 +10,13 @@ use coterie_core::{ErrorCode, MapName, PrimitiveKind, Rejection, Revision};
 use coterie_proto::v1;
 use coterie_proto::v1::map_event::Kind;
 use coterie_replication::{Read, ReadKind};
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, StreamExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Caller, Home, Ops, When, answered_otherwise, read_kind};
 use crate::api::call::invalid;
 use crate::api::convert;
-use crate::api::map_feed::MapFeed;
+use crate::api::map_feed::{MapFeed, Said};
 use crate::limits::RETRY_PAUSE_MS;
 use crate::sessions::SessionState;
 use crate::watch::{Item, Watch};
@@ -138,12 +138,12 @@ impl Ops {
         headers: &HeaderMap,
         request: v1::WatchMapRequest,
     ) -> Result<BoxStream<'static, v1::MapEvent>, Rejection> {
-        self.run("watch_map", headers, When::Serving, async |caller| {
+        let said = self.run("watch_map", headers, When::Serving, async |caller| {
             let permit = self.watch_permit()?;
             let home = self.home(PrimitiveKind::Map, &request.map, &request.partition_group)?;
             self.watch_now(&caller, &home, request, permit).await
-        })
-        .await
+        });
+        Ok(said.await?.map(Said::message).boxed())
     }
 
     /// Watches a map whose home is known.
@@ -153,7 +153,7 @@ impl Ops {
         home: &Home,
         request: v1::WatchMapRequest,
         permit: OwnedSemaphorePermit,
-    ) -> Result<BoxStream<'static, v1::MapEvent>, Rejection> {
+    ) -> Result<BoxStream<'static, Said>, Rejection> {
         let v1::WatchMapRequest { map: _, partition_group: _, prefix, after } = request;
         validate::prefix("prefix", &prefix)?;
         let router = self.node().router();

@@ -113,6 +113,12 @@ impl Together {
         Ok(())
     }
 
+    /// How many operations leave next.
+    pub(super) fn len(&self) -> usize {
+        let writes: usize = self.writes.iter().map(|group| group.members.len()).sum();
+        writes + self.reads.iter().map(|group| group.members.len()).sum::<usize>()
+    }
+
     /// What leaves now.
     pub(super) fn leave(&mut self, ops: &Ops) -> Vec<BoxFuture<'static, Step>> {
         let mut leaving: Vec<BoxFuture<'static, Step>> = Vec::with_capacity(self.writes.len() + self.reads.len());
