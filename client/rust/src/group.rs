@@ -1,13 +1,13 @@
 //! A handle of one group.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_proto::v1;
 
 use crate::client::{Client, RequestId};
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::member::Member;
 use crate::types::{Consistency, GroupConfig, GroupInfo, MemberId, MemberInfo, Term};
 use crate::view::View;
@@ -80,38 +80,35 @@ pub enum JoinPresence {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Group {
-    client: Client,
-    name: Arc<str>,
-    partition_group: Arc<str>,
-    request: Option<RequestId>,
+    of: Handle,
 }
 
 impl Group {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name: name.into(), partition_group: "".into(), request: None }
+        Self { of: Handle::new(client, name) }
     }
 
     /// The same name in another partition group (D15).
     #[must_use]
     pub fn in_partition_group(&self, partition_group: &str) -> Self {
-        Self { partition_group: partition_group.into(), ..self.clone() }
+        Self { of: self.of.in_partition_group(partition_group) }
     }
 
     /// A handle whose writes carry this request id: repeats the one write that was answered [`Error::Unknown`], so that it
     /// is applied once (D11). Use it for that one write only.
     #[must_use]
     pub fn with_request(&self, request: RequestId) -> Self {
-        Self { request: Some(request), ..self.clone() }
+        Self { of: self.of.with_request(request) }
     }
 
     /// The group's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.of.name
     }
 
     /// The client that this handle was made by.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.of.client
     }
 
     /// Makes the group if there is none. `None`: the default configuration, or whatever it has. Fails with
@@ -119,9 +116,9 @@ impl Group {
     pub async fn create(&self, config: Option<GroupConfig>) -> Result<GroupInfo, Error> {
         let (group, partition_group) = self.address();
         let message = v1::CreateGroupRequest { group, partition_group, config: config.map(Into::into) };
-        let mut wire = self.client.wire();
+        let mut wire = self.of.client.wire();
         let call = |request| async move { wire.create(request).await };
-        Ok(self.client.write(call, message, self.request()).await?.into())
+        Ok(self.of.client.write(call, message, self.request()).await?.into())
     }
 
     /// Members, leader and term (S13, S40).
@@ -129,8 +126,8 @@ impl Group {
         let (group, partition_group) = self.address();
         let consistency = v1::Consistency::from(consistency).into();
         let message = v1::GetGroupRequest { group, partition_group, consistency };
-        let mut wire = self.client.wire();
-        Ok(self.client.read(|request| async move { wire.get(request).await }, message).await?.into())
+        let mut wire = self.of.client.wire();
+        Ok(self.of.client.read(|request| async move { wire.get(request).await }, message).await?.into())
     }
 
     /// The members, linearizable, in the order of joining (S13).
@@ -164,17 +161,17 @@ impl Group {
             if_config_revision: if_config_revision.unwrap_or(0),
             if_term: wire_term(if_term),
         };
-        let mut wire = self.client.wire();
+        let mut wire = self.of.client.wire();
         let call = |request| async move { wire.configure(request).await };
-        Ok(self.client.write(call, message, self.request()).await?.into())
+        Ok(self.of.client.write(call, message, self.request()).await?.into())
     }
 
     /// Removes the group; its members leave. Terms go on rising if it is made again (D4).
     pub async fn delete(&self) -> Result<(), Error> {
         let (group, partition_group) = self.address();
-        let mut wire = self.client.wire();
+        let mut wire = self.of.client.wire();
         let call = |request| async move { wire.delete(request).await };
-        self.client.write(call, v1::DeleteGroupRequest { group, partition_group }, self.request()).await?;
+        self.of.client.write(call, v1::DeleteGroupRequest { group, partition_group }, self.request()).await?;
         Ok(())
     }
 
@@ -183,9 +180,9 @@ impl Group {
     pub async fn step_down(&self, if_term: Option<Term>) -> Result<GroupInfo, Error> {
         let (group, partition_group) = self.address();
         let message = v1::StepDownRequest { group, partition_group, if_term: wire_term(if_term) };
-        let mut wire = self.client.wire();
+        let mut wire = self.of.client.wire();
         let call = |request| async move { wire.step_down(request).await };
-        Ok(self.client.write(call, message, self.request()).await?.into())
+        Ok(self.of.client.write(call, message, self.request()).await?.into())
     }
 
     /// Joins, and makes the group if there is none. May be called several times on one handle; each is a member of its own
@@ -198,8 +195,8 @@ impl Group {
     pub async fn remove(&self, member: MemberId) -> Result<(), Error> {
         let (group, partition_group) = self.address();
         let message = v1::LeaveRequest { group, partition_group, member: member.0 };
-        let mut wire = self.client.wire();
-        self.client.write(|request| async move { wire.leave(request).await }, message, self.request()).await?;
+        let mut wire = self.of.client.wire();
+        self.of.client.write(|request| async move { wire.leave(request).await }, message, self.request()).await?;
         Ok(())
     }
 
@@ -241,11 +238,11 @@ impl Group {
     }
 
     pub(crate) fn address(&self) -> (String, String) {
-        (self.name.to_string(), self.partition_group.to_string())
+        self.of.address()
     }
 
     pub(crate) fn request(&self) -> RequestId {
-        self.request.unwrap_or_else(RequestId::mint)
+        self.of.request.unwrap_or_else(RequestId::mint)
     }
 }
 

@@ -56,6 +56,7 @@ mod client;
 mod clock;
 mod error;
 mod group;
+mod handle;
 mod lanes;
 mod lock;
 mod map;

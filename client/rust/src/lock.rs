@@ -1,6 +1,5 @@
 //! A handle of one lock.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_proto::v1;
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 use crate::client::{Client, RequestId};
 use crate::clock::Deadline;
 use crate::error::{Error, Kind};
+use crate::handle::Handle;
 use crate::operations::{Attempt, Class, Outcome, PAUSE_MAX, PAUSE_MIN, refused};
 use crate::types::{Consistency, Revision, Token};
 pub use guard::{LockGuard, LossReason};
@@ -39,10 +39,7 @@ const WAIT_MAX: Duration = Duration::from_secs(3_600);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Lock {
-    client: Client,
-    name: Arc<str>,
-    partition_group: Arc<str>,
-    request: Option<RequestId>,
+    of: Handle,
     lease: Option<Duration>,
 }
 
@@ -63,20 +60,20 @@ pub struct LockInfo {
 
 impl Lock {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name: name.into(), partition_group: "".into(), request: None, lease: None }
+        Self { of: Handle::new(client, name), lease: None }
     }
 
     /// The same name in another partition group (D15).
     #[must_use]
     pub fn in_partition_group(&self, partition_group: &str) -> Self {
-        Self { partition_group: partition_group.into(), ..self.clone() }
+        Self { of: self.of.in_partition_group(partition_group), lease: self.lease }
     }
 
     /// A handle whose first write carries this request id: repeats an [`Lock::acquire`] that was answered
     /// [`Error::Unknown`], so that it is applied once (D11). Use it for that one write only.
     #[must_use]
     pub fn with_request(&self, request: RequestId) -> Self {
-        Self { request: Some(request), ..self.clone() }
+        Self { of: self.of.with_request(request), lease: self.lease }
     }
 
     /// A handle that holds the lock by a lease of this time to live, 1 s to 1 h, which is renewed as long as the guard lives,
@@ -88,17 +85,17 @@ impl Lock {
     /// | a lease | released when the lease has run out | not surely held until it was renewed over a new one |
     #[must_use]
     pub fn with_lease(&self, ttl: Duration) -> Self {
-        Self { lease: Some(ttl), ..self.clone() }
+        Self { of: self.of.clone(), lease: Some(ttl) }
     }
 
     /// The lock's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.of.name
     }
 
     /// The client that this handle was made by.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.of.client
     }
 
     /// Waits for the lock, however long it takes, in the order of asking. Dropping the future gives up the place in the
@@ -130,7 +127,7 @@ impl Lock {
         let Address { lock, partition_group } = self.address();
         let consistency = v1::Consistency::from(consistency).into();
         let request = Request::GetLock(v1::GetLockRequest { lock, partition_group, consistency });
-        match self.client.operations().read(request).await? {
+        match self.of.client.operations().read(request).await? {
             Response::GetLock(lock) => Ok(lock.into()),
             _ => Err(Error::Protocol { missing: "lock" }),
         }
@@ -138,11 +135,11 @@ impl Lock {
 
     /// Asks until there is an answer that says whether the lock is held now.
     async fn ask(&self, wait: Wait) -> Result<Option<LockGuard>, Error> {
-        let operations = self.client.operations();
+        let operations = self.of.client.operations();
         let class = if wait == Wait::Not { Class::Call(0) } else { Class::Wait };
         let permit = operations.permit(class, operations.deadline()).await?;
         // It does not count as open while it waits: were it refused for its age, it would be asked afresh.
-        let mut request = self.request.unwrap_or_else(|| operations.mint().request);
+        let mut request = self.of.request.unwrap_or_else(|| operations.mint().request);
         let mut pause = PAUSE_MIN;
         // Since when there has been no answer that helps.
         let mut failing: Option<Instant> = None;
@@ -153,12 +150,13 @@ impl Lock {
             let send_by = begun + operations.timeout();
             let deadline = send_by + left;
             let (asked, identity) = (self.request_to_acquire(left), Some(request));
-            let (permit, undo) = (permit.clone(), Some(Place::undo(&self.client, self.address(), self.hold())));
+            let (permit, undo) = (permit.clone(), Some(Place::undo(&self.of.client, self.address(), self.hold())));
             let attempt = Attempt { request: asked, identity, permit, send_by, deadline, undo };
             let mut afresh = true;
             let error = match operations.once(attempt).await {
                 Outcome::Answered(Response::Acquire(granted), generation) => {
-                    let place = Place::new(&self.client, self.address(), Token(granted.token), self.hold(), generation);
+                    let place =
+                        Place::new(&self.of.client, self.address(), Token(granted.token), self.hold(), generation);
                     let until = asked_at.after(Duration::from_millis(granted.ttl_ms));
                     match LockGuard::begin(place, until, operations.timeout()).await {
                         Ok(guard) => return Ok(Some(guard)),
@@ -223,7 +221,8 @@ impl Lock {
     }
 
     fn address(&self) -> Address {
-        Address { lock: self.name.to_string(), partition_group: self.partition_group.to_string() }
+        let (lock, partition_group) = self.of.address();
+        Address { lock, partition_group }
     }
 }
 

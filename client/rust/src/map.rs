@@ -1,7 +1,5 @@
 //! A handle of one map.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use coterie_proto::v1;
 use coterie_proto::v1::operation::Request;
@@ -9,6 +7,7 @@ use coterie_proto::v1::result::Response;
 
 use crate::client::{Client, RequestId};
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::operations::Class;
 use crate::types::{Consistency, Revision};
 pub use pages::{Page, Pages};
@@ -42,38 +41,35 @@ mod watch;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Map {
-    client: Client,
-    name: Arc<str>,
-    partition_group: Arc<str>,
-    request: Option<RequestId>,
+    of: Handle,
 }
 
 impl Map {
     pub(crate) fn new(client: Client, name: String) -> Self {
-        Self { client, name: name.into(), partition_group: "".into(), request: None }
+        Self { of: Handle::new(client, name) }
     }
 
     /// The same name in another partition group (D15).
     #[must_use]
     pub fn in_partition_group(&self, partition_group: &str) -> Self {
-        Self { partition_group: partition_group.into(), ..self.clone() }
+        Self { of: self.of.in_partition_group(partition_group) }
     }
 
     /// A handle whose writes carry this request id: repeats the one write that was answered [`Error::Unknown`], so that it
     /// is applied once (D11). Use it for that one write only.
     #[must_use]
     pub fn with_request(&self, request: RequestId) -> Self {
-        Self { request: Some(request), ..self.clone() }
+        Self { of: self.of.with_request(request) }
     }
 
     /// The map's name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.of.name
     }
 
     /// The client that this handle was made by.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.of.client
     }
 
     /// The entry of this key, linearizable; `None` if there is none.
@@ -86,7 +82,7 @@ impl Map {
         let (map, partition_group) = self.address();
         let consistency = v1::Consistency::from(consistency).into();
         let request = v1::GetEntryRequest { map, partition_group, key: key.to_owned(), consistency };
-        match self.client.operations().read(Request::Get(request)).await? {
+        match self.of.client.operations().read(Request::Get(request)).await? {
             Response::Get(found) => Ok(found.into()),
             _ => Err(Error::Protocol { missing: "entry" }),
         }
@@ -144,10 +140,10 @@ impl Map {
     /// Removes the map and all that is in it; its watches end. A later put makes it again. Not repeated by itself.
     pub async fn drop_map(&self) -> Result<Revision, Error> {
         let (map, partition_group) = self.address();
-        let mut wire = self.client.maps();
+        let mut wire = self.of.client.maps();
         let call = |request| async move { wire.drop(request).await };
-        let request = self.request.unwrap_or_else(RequestId::mint);
-        let dropped = self.client.write(call, v1::DropMapRequest { map, partition_group }, request).await?;
+        let request = self.of.request.unwrap_or_else(RequestId::mint);
+        let dropped = self.of.client.write(call, v1::DropMapRequest { map, partition_group }, request).await?;
         Ok(Revision(dropped.revision))
     }
 
@@ -156,7 +152,7 @@ impl Map {
         let class = Class::Call(value.len());
         let key = key.to_owned();
         let request = Request::Put(v1::PutRequest { map, partition_group, key, value, if_revision, if_absent });
-        match self.client.operations().write(request, self.request, class).await? {
+        match self.of.client.operations().write(request, self.of.request, class).await? {
             Response::Put(written) => Ok(Changed::new(written.revision, written.previous_revision)),
             _ => Err(Error::Protocol { missing: "revision" }),
         }
@@ -166,14 +162,14 @@ impl Map {
         let (map, partition_group) = self.address();
         let key = key.to_owned();
         let request = Request::Delete(v1::DeleteEntryRequest { map, partition_group, key, if_revision });
-        match self.client.operations().write(request, self.request, Class::Call(0)).await? {
+        match self.of.client.operations().write(request, self.of.request, Class::Call(0)).await? {
             Response::Delete(written) => Ok(Changed::new(written.revision, written.previous_revision)),
             _ => Err(Error::Protocol { missing: "revision" }),
         }
     }
 
     pub(crate) fn address(&self) -> (String, String) {
-        (self.name.to_string(), self.partition_group.to_string())
+        self.of.address()
     }
 }
 
