@@ -7,6 +7,7 @@
 //!
 //! Between sidecars a view of a map goes in parts: each is a message of its own, and the last is the view.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use coterie_env::Env;
 use coterie_proto::peer;
 use coterie_replication::{Partition, Told, WatchItem, Watcher};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use crate::directory::Directory;
 use crate::limits;
@@ -168,7 +169,7 @@ pub struct Watch {
     remade: Remade,
     stale: bool,
     /// When it is looked at next whether the view is stale.
-    look: Instant,
+    look: Pin<Box<Sleep>>,
     round: usize,
     source: Source,
 }
@@ -192,7 +193,7 @@ impl Watch {
         after: Option<EventId>,
     ) -> Result<Self, Rejection> {
         let (generation, remade, source) = (None, Remade::No, Source::None);
-        let look = Instant::now();
+        let look = Box::pin(tokio::time::sleep_until(Instant::now()));
         let mut watch = Self { ways, partition, of, after, generation, remade, stale: false, look, round: 0, source };
         let until_ms = watch.now_ms() + coterie_core::limits::DEADLINE_MS_DEFAULT;
         loop {
@@ -218,8 +219,9 @@ impl Watch {
                 return Some(Item::Remade(self.lineage()));
             }
             // Now and then, not for each event: it asks what Raft knows.
-            if Instant::now() >= self.look {
-                self.look = Instant::now() + Duration::from_millis(limits::STALENESS_TICK_MS);
+            if Instant::now() >= self.look.deadline() {
+                let next = Instant::now() + Duration::from_millis(limits::STALENESS_TICK_MS);
+                self.look.as_mut().reset(next);
                 let silent_ms = match &self.source {
                     Source::Local(partition, _) => Some(partition.silent_ms()),
                     Source::None => Some(u64::MAX),
@@ -229,13 +231,12 @@ impl Watch {
                     return Some(item);
                 }
             }
-            let look = self.look;
             let item = match &mut self.source {
                 Source::Local(_, watcher) => match watcher.try_next() {
                     Some(item) => item.map(item_of),
                     None => tokio::select! {
                         item = watcher.next() => item.map(item_of),
-                        () = tokio::time::sleep_until(look) => continue,
+                        () = &mut self.look => continue,
                     },
                 },
                 Source::Remote(frames, parts) => match frames.message().await {
@@ -259,7 +260,7 @@ impl Watch {
                     Ok(None) | Err(_) => None,
                 },
                 Source::None => {
-                    tokio::time::sleep_until(look).await;
+                    self.look.as_mut().await;
                     match self.connect().await {
                         Ok(()) => {}
                         Err(rejection) if rejection.code == ErrorCode::GroupUnknown => {

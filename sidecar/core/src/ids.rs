@@ -19,7 +19,7 @@ macro_rules! number {
 }
 
 number!(
-    /// The position in a partition's log that made a change: the Raft log index. Only rises.
+    /// The place of a command among all that a partition has applied, from 1 on. Only rises, and is the same on all replicas.
     Revision
 );
 number!(

@@ -15,11 +15,9 @@ use coterie_replication::Told;
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use prost::Message as _;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::convert::{self, Wire};
 use crate::lineage::Lineage;
-use crate::node::Node;
 use crate::sessions::SessionState;
 use crate::watch::{Item, Watch};
 
@@ -35,7 +33,6 @@ pub struct MapFeed {
     showing: Option<Showing>,
     /// To be said after the view.
     state: Option<SessionState>,
-    stopping: CancellationToken,
     over: bool,
 }
 
@@ -49,11 +46,10 @@ struct Showing {
 
 impl MapFeed {
     /// Reads a watch; only keys that begin with `prefix`. Everything up to `at` was seen.
-    pub fn new(node: &Node, watch: Watch, prefix: String, at: Option<EventId>) -> Self {
+    pub fn new(watch: Watch, prefix: String, at: Option<EventId>) -> Self {
         let lineage = watch.lineage();
         let items = stream::unfold(watch, |mut watch| async move { Some((watch.next().await?.entries()?, watch)) });
-        let stopping = node.stopping();
-        Self { items: items.boxed(), lineage, prefix, at, showing: None, state: None, stopping, over: false }
+        Self { items: items.boxed(), lineage, prefix, at, showing: None, state: None, over: false }
     }
 
     /// Says this first, which was read from the watch already.
@@ -71,7 +67,7 @@ impl MapFeed {
         .boxed()
     }
 
-    /// The next message; `None` after the map was dropped, or when the process stops.
+    /// The next message; `None` after the map was dropped.
     async fn next(&mut self) -> Option<Said> {
         while !self.over {
             if let Some(part) = self.part() {
@@ -80,11 +76,7 @@ impl MapFeed {
             if let Some(state) = self.state.take() {
                 return Some(Said::Own(connection(state)));
             }
-            let item = tokio::select! {
-                biased;
-                () = self.stopping.cancelled() => return None,
-                item = self.items.next() => item?,
-            };
+            let item = self.items.next().await?;
             if let Some(event) = self.take(item) {
                 return Some(event);
             }

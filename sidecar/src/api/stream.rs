@@ -22,7 +22,7 @@ use coterie_proto::v1::result::Response;
 use coterie_proto::{shared, v1};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{BoxStream, FuturesUnordered, ReadyChunks, Stream, StreamExt as _};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Status, Streaming};
 
 use super::call::{Call, invalid};
@@ -52,9 +52,16 @@ enum Step {
     /// It is done; a lock that the stream may hold was released.
     Released { id: u64, response: Response },
     /// A watch goes on. Nothing was said yet when it begins.
-    Watching { id: u64, said: Option<Vec<Said>>, events: Events },
+    Watching { said: Option<Vec<Said>>, watching: Watching },
     /// A watch that had begun is over.
     Ended { id: u64 },
+}
+
+/// A watch of a stream.
+struct Watching {
+    id: u64,
+    events: Events,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 /// Where a map or a lock lives, as it was asked for.
@@ -280,15 +287,19 @@ impl Serving {
                 let cancel = self.cancellable(id)?;
                 self.running.push(Box::pin(async move {
                     let _passage = passage;
+                    let mut cancelled = Box::pin(cancel.cancelled_owned());
                     let opened = tokio::select! {
                         opened = ops.watch_now(&caller, &home, asked, permit) => opened,
-                        () = cancel.cancelled_owned() => {
+                        () = &mut cancelled => {
                             return Step::Done { id, response: Response::Ended(v1::Ended {}), bytes };
                         }
                     };
                     ops.count("watch_map", &opened);
                     match opened {
-                        Ok(events) => Step::Watching { id, said: None, events: events.ready_chunks(EVENTS_AT_ONCE) },
+                        Ok(events) => {
+                            let events = events.ready_chunks(EVENTS_AT_ONCE);
+                            Step::Watching { said: None, watching: Watching { id, events, cancelled } }
+                        }
                         Err(rejection) => Step::Done { id, response: failure(&rejection), bytes },
                     }
                 }));
@@ -342,7 +353,8 @@ impl Serving {
                 self.holds.retain(Hold::lasts);
                 self.done(id, response, 0);
             }
-            Step::Watching { id, said, events } => {
+            Step::Watching { said, watching } => {
+                let id = watching.id;
                 match said {
                     Some(said) => said.into_iter().for_each(|said| {
                         let event = said.encoded();
@@ -352,8 +364,7 @@ impl Serving {
                     // It has begun: from now on it does not count.
                     None => self.window -= 1,
                 }
-                let cancel = self.cancels.get(&id).cloned().unwrap_or_default();
-                self.running.push(Box::pin(next_event(id, events, cancel)));
+                self.running.push(Box::pin(next_event(watching)));
             }
             Step::Ended { id } => {
                 self.cancels.remove(&id);
@@ -457,13 +468,14 @@ async fn acquire(ops: Ops, caller: Caller, home: Arc<Home>, id: u64, asked: v1::
     }
 }
 
-async fn next_event(id: u64, mut events: Events, cancel: CancellationToken) -> Step {
-    tokio::select! {
-        said = events.next() => match said {
-            Some(said) => Step::Watching { id, said: Some(said), events },
-            None => Step::Ended { id },
-        },
-        () = cancel.cancelled_owned() => Step::Ended { id },
+async fn next_event(mut watching: Watching) -> Step {
+    let said = tokio::select! {
+        said = watching.events.next() => said,
+        () = &mut watching.cancelled => None,
+    };
+    match said {
+        Some(said) => Step::Watching { said: Some(said), watching },
+        None => Step::Ended { id: watching.id },
     }
 }
 

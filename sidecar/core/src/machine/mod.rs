@@ -1,8 +1,8 @@
 //! The replicated state machine of one partition.
 //!
-//! Every replica applies the same entries in the same order and so holds the same state, down to the bytes of its
-//! snapshot. Nothing here reads a clock, draws a number or does I/O: time is the leader's stamp on the entry, identity
-//! is the entry's place in the log.
+//! Every replica applies the same commands in the same order and so holds the same state, down to the bytes of its
+//! snapshot. Nothing here reads a clock, draws a number or does I/O: time is the leader's stamp on the command,
+//! identity is the command's place among all of them.
 //!
 //! ```text
 //!   entry ──► apply ──► dedup ── a request that was applied before (D11) ──► its outcome again, no events
@@ -23,12 +23,12 @@
 //! | event id | revision and number within it | a watch can resume, and all see one order (S34) |
 //! | logical time | the largest stamp so far | a clock that steps back changes nothing |
 //!
-//! What one entry changes in a group is announced in this order: who came or went, `Vacated`, `Term`, `Elected`; a term
+//! What one command changes in a group is announced in this order: who came or went, `Vacated`, `Term`, `Elected`; a term
 //! is always announced before its leader (S31), and never without one (S32). When several members go at once, all of
 //! them go before the successor is elected, so nobody who is about to go is elected.
 //!
 //! A command that is refused changes nothing but the record of its request. A membership always hangs on a live
-//! session: it is removed in the same entry as the session.
+//! session: it is removed by the same command as the session.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -122,7 +122,7 @@ pub struct PendingRelease {
     pub timeout_ms: u64,
 }
 
-/// What applying one entry gave.
+/// What applying one command gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// For the one who asked.
@@ -158,7 +158,7 @@ pub struct Machine {
     directory: Directory,
 }
 
-/// One entry while it is applied.
+/// One command while it is applied.
 #[derive(Debug)]
 struct Step {
     revision: Revision,
@@ -214,7 +214,7 @@ impl Machine {
         }
     }
 
-    /// Applies one entry. `revision` is its log index, `ts_ms` the leader's stamp; logical time is the maximum of
+    /// Applies one command. `revision` is its own, `ts_ms` the leader's stamp; logical time is the maximum of
     /// stamps.
     ///
     /// A request that was applied before gives its outcome again, without events. Where that outcome holds a view of
@@ -223,9 +223,9 @@ impl Machine {
     /// refused (`invalid_argument`), and nothing is done.
     ///
     /// # Panics
-    /// If `revision` is not above that of the entry before: an entry that is applied twice would make replicas differ.
+    /// If `revision` is not above that of the command before: one that is applied twice would make replicas differ.
     pub fn apply(&mut self, revision: Revision, ts_ms: u64, envelope: &Envelope) -> Applied {
-        assert!(revision > self.revision, "entry {revision} comes after entry {}", self.revision);
+        assert!(revision > self.revision, "command {revision} comes after command {}", self.revision);
         self.revision = revision;
         self.now_ms = self.now_ms.max(ts_ms);
         let mut step = Step { revision, now_ms: self.now_ms, events: Vec::new() };
@@ -419,12 +419,12 @@ impl Machine {
         &self.directory
     }
 
-    /// The revision of the last entry that was applied; 0 before the first.
+    /// The revision of the last command that was applied; 0 before the first.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// Logical time: the largest stamp of the entries applied, in Unix milliseconds; 0 before the first.
+    /// Logical time: the largest stamp of the commands applied, in Unix milliseconds; 0 before the first.
     pub fn logical_ms(&self) -> u64 {
         self.now_ms
     }

@@ -143,10 +143,10 @@ impl Ops {
             let home = self.home(PrimitiveKind::Map, &request.map, &request.partition_group)?;
             self.watch_now(&caller, &home, request, permit).await
         });
-        Ok(said.await?.map(Said::message).boxed())
+        Ok(said.await?.map(Said::message).take_until(self.node().stopping().cancelled_owned()).boxed())
     }
 
-    /// Watches a map whose home is known.
+    /// Watches a map whose home is known. Does not end by itself when the process stops.
     pub(in crate::api) async fn watch_now(
         &self,
         caller: &Caller,
@@ -163,11 +163,11 @@ impl Ops {
         };
         let feed = if let Some(place) = place {
             let watch = router.watch(&home.partition, &home.of, Some(place)).await?;
-            MapFeed::new(self.node(), watch, prefix, Some(place))
+            MapFeed::new(watch, prefix, Some(place))
         } else {
             let (watch, view, state) = self.view_now(caller, home).await?;
             let kind = if after.is_empty() { Kind::Snapshot } else { Kind::Resync };
-            MapFeed::new(self.node(), watch, prefix, None).beginning_with(view, kind, state)
+            MapFeed::new(watch, prefix, None).beginning_with(view, kind, state)
         };
         Ok(feed.into_stream(permit))
     }
