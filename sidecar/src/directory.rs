@@ -5,7 +5,7 @@
 //! partition's leader decides.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use coterie_core::machine;
 use coterie_core::{ErrorCode, MemberName, PartitionId, Rejection, Revision};
@@ -37,12 +37,12 @@ pub struct Leading {
 #[derive(Clone)]
 pub struct Directory {
     view: Arc<watch::Sender<Option<Arc<View>>>>,
-    leaders: Arc<Mutex<BTreeMap<PartitionId, Leading>>>,
+    leaders: Arc<watch::Sender<BTreeMap<PartitionId, Leading>>>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { view: Arc::new(watch::Sender::new(None)), leaders: Arc::default() }
+        Self { view: Arc::new(watch::Sender::new(None)), leaders: Arc::new(watch::Sender::new(BTreeMap::new())) }
     }
 }
 
@@ -75,35 +75,53 @@ impl Directory {
 
     /// Takes who leads a partition, as a replica of it or another member says.
     pub fn lead(&self, partition: &PartitionId, leading: Leading) {
-        let mut leaders = self.leaders.lock().expect("no panic while the lock is held");
-        if leaders.get(partition).is_none_or(|present| leading.term >= present.term) {
-            leaders.insert(partition.clone(), leading);
-        }
+        self.leaders.send_if_modified(|leaders| {
+            let present = leaders.get(partition);
+            let is_news = present.is_none_or(|present| leading.term >= present.term && leading != *present);
+            if is_news {
+                leaders.insert(partition.clone(), leading);
+            }
+            is_news
+        });
     }
 
     /// Takes a hint from a member that does not lead.
     pub fn note_leader(&self, partition: &PartitionId, member: &MemberName) {
-        let mut leaders = self.leaders.lock().expect("no panic while the lock is held");
-        let term = leaders.get(partition).map_or(0, |present| present.term);
-        leaders.insert(partition.clone(), Leading { member: member.clone(), term });
+        self.leaders.send_if_modified(|leaders| {
+            let term = leaders.get(partition).map_or(0, |present| present.term);
+            let leading = Leading { member: member.clone(), term };
+            leaders.insert(partition.clone(), leading.clone()) != Some(leading)
+        });
     }
 
     /// Forgets the leader of a partition, if it is still this member.
     pub fn forget_leader(&self, partition: &PartitionId, member: &MemberName) {
-        let mut leaders = self.leaders.lock().expect("no panic while the lock is held");
-        if leaders.get(partition).is_some_and(|present| present.member == *member) {
-            leaders.remove(partition);
-        }
+        self.leaders.send_if_modified(|leaders| {
+            let is_it = leaders.get(partition).is_some_and(|present| present.member == *member);
+            if is_it {
+                leaders.remove(partition);
+            }
+            is_it
+        });
     }
 
     /// Who leads a partition, if that is known.
     pub fn leader(&self, partition: &PartitionId) -> Option<Leading> {
-        self.leaders.lock().expect("no panic while the lock is held").get(partition).cloned()
+        self.leaders.borrow().get(partition).cloned()
+    }
+
+    /// Waits until another leader of a partition is known than this one.
+    pub async fn leader_after(&self, partition: &PartitionId, known: Option<&Leading>) {
+        let is_another = |leaders: &BTreeMap<PartitionId, Leading>| {
+            leaders.get(partition).is_some_and(|leading| Some(leading) != known)
+        };
+        // The sender lives as long as `self`.
+        let _ = self.leaders.subscribe().wait_for(is_another).await;
     }
 
     /// All known leaders.
     pub fn leaders(&self) -> BTreeMap<PartitionId, Leading> {
-        self.leaders.lock().expect("no panic while the lock is held").clone()
+        self.leaders.borrow().clone()
     }
 
     /// The generation of a partition's group; `None` if that is not known, or there is no such group now.

@@ -86,8 +86,10 @@ fn main() -> ExitCode {
     // Beside an application on two cores a second thread costs more in waking each other than it gives: a fifth of the
     // CPU time of a read, where it was measured.
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = if cores > 2 { 2 } else { 1 };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    let runtime = match cores {
+        1 | 2 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        _ => tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build(),
+    };
     let done = runtime.context("start the runtime").and_then(|runtime| {
         runtime.block_on(async {
             match cli.command {

@@ -112,6 +112,7 @@ impl Router {
                 }
                 break;
             }
+            let mut known = self.0.directory.leader(partition);
             let target = hint.take().or_else(|| self.0.directory.candidate(partition, &self.0.own, round));
             round += 1;
             if let Some(member) = target {
@@ -137,15 +138,25 @@ impl Router {
                 break;
             }
             if let Some(member) = &hint {
-                self.0.directory.note_leader(partition, member);
+                // A replica here knows better than one that does not lead: it hears from the leader itself.
+                if self.0.partitions.get(partition).is_none() {
+                    self.0.directory.note_leader(partition, member);
+                    // What this try itself has noted is no news.
+                    known = self.0.directory.leader(partition);
+                }
                 if pause_ms == limits::RETRY_PAUSE_MS {
                     // The leader has moved once, and where to is known. Two that name each other are waited out.
                     pause_ms += 1;
                     continue;
                 }
             }
-            tokio::time::sleep(Duration::from_millis(pause_ms).min(deadline.remaining(&self.0.env))).await;
-            pause_ms = (pause_ms * 2).min(limits::RETRY_PAUSE_MS_MAX);
+            let pause = Duration::from_millis(pause_ms).min(deadline.remaining(&self.0.env));
+            tokio::select! {
+                biased;
+                // As a replica here has heard, mostly from the new leader itself.
+                () = self.0.directory.leader_after(partition, known.as_ref()) => (hint, round) = (None, 0),
+                () = tokio::time::sleep(pause) => pause_ms = (pause_ms * 2).min(limits::RETRY_PAUSE_MS_MAX),
+            }
         }
         answers.into_iter().map(|answer| answer.expect("each was answered or given up")).collect()
     }

@@ -96,7 +96,7 @@ impl Partition {
         timeout: Duration,
     ) -> Vec<Result<(Revision, Outcome), ProposeError>> {
         let count = bodies.len();
-        if let Some(error) = self.leads_elsewhere() {
+        if let Some(error) = self.leads_elsewhere(timeout).await {
             return vec![Err(error); count];
         }
         let queued = match self.queue(demand, term, bodies) {
@@ -131,13 +131,27 @@ impl Partition {
         answers
     }
 
-    /// To be asked first of all: what this replica's volume takes is no matter while another one leads.
-    fn leads_elsewhere(&self) -> Option<ProposeError> {
-        if self.inner.raft.is_leader() || self.shutting_down() {
-            return None;
-        }
-        let other = self.inner.leadership.borrow().leader.clone();
-        Some(ProposeError::NotLeader(other.filter(|leader| *leader != self.inner.member)))
+    /// To be asked first of all: what this replica's volume takes is no matter while another one leads. One that was just
+    /// elected waits until all that was acknowledged before is applied, a few milliseconds: Raft takes nothing from it
+    /// before a majority has heard of it.
+    async fn leads_elsewhere(&self, timeout: Duration) -> Option<ProposeError> {
+        let mut leadership = self.inner.leadership.clone();
+        let settled = async {
+            loop {
+                let now = leadership.borrow_and_update().clone();
+                if now.leading || self.shutting_down() {
+                    return None;
+                }
+                if !self.inner.raft.is_leader() && now.leader.as_ref() != Some(&self.inner.member) {
+                    return Some(ProposeError::NotLeader(now.leader));
+                }
+                if leadership.changed().await.is_err() {
+                    return Some(shutting_down());
+                }
+            }
+        };
+        let wait = timeout.min(self.inner.timing.lease() * 2);
+        tokio::time::timeout(wait, settled).await.unwrap_or_else(|_| Some(no_quorum()))
     }
 
     /// Queues commands for the next round, all or none of them. Gives back what may be queued another time.
