@@ -50,6 +50,7 @@ impl Curve {
                     written = Some(run?.ops_per_s * load.as_secs_f64());
                     idle_from = begun.elapsed().as_secs_f64();
                 }
+                // plays somebody who looks now and then
                 () = tokio::time::sleep(PAUSE) => {}
             }
         }

@@ -76,7 +76,7 @@ mod tests {
         holding.sent();
         holding.come(1);
         assert!(waits(&mut holding, 1).await);
-        tokio::time::sleep(RESULTS_HELD_MAX).await;
+        tokio::time::advance(RESULTS_HELD_MAX).await;
         assert!(!waits(&mut holding, 1).await, "it has waited long enough");
         holding.sent();
         holding.leave(4);

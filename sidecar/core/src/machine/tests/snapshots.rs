@@ -175,8 +175,8 @@ fn next(machine: &Machine) -> Revision {
 }
 
 #[test]
-#[should_panic(expected = "entry 5 comes after entry 5")]
-fn an_entry_is_applied_once() {
+#[should_panic(expected = "command 5 comes after command 5")]
+fn a_command_is_applied_once() {
     let mut machine = Machine::new(0);
     let envelope = Envelope { request: None, command: create("g") };
     machine.apply(Revision(5), 0, &envelope);
