@@ -17,7 +17,7 @@ use coterie_core::command::{
 use coterie_core::machine::MACHINE_VERSION;
 use coterie_core::{ErrorCode, MemberName, NodeId, PartitionGroupName, PartitionId, Rejection, machine};
 use coterie_proto::peer;
-use coterie_replication::{Applied, Partition, Target, storage_key};
+use coterie_replication::{Partition, Progress, Target, storage_key};
 use coterie_store::directory::Formation;
 
 use crate::deadline::Deadline;
@@ -232,7 +232,7 @@ async fn follow_management(node: Node, partition: Partition) {
     let stop = node.stopping();
     let mut seen = machine::Directory::default();
     loop {
-        let Applied { index, revision } = *applied.borrow_and_update();
+        let Progress { index, revision: _ } = *applied.borrow_and_update();
         let identity = node.identity();
         if index > 0 {
             if let Some(store) = node.store().filter(|_| !identity.formed)
@@ -241,12 +241,12 @@ async fn follow_management(node: Node, partition: Partition) {
                 node.fail(format!("record that the cluster is formed: {error}"));
                 return;
             }
-            let changed = partition.with_machine(|machine| {
+            let (changed, revision) = partition.with_machine(|machine| {
                 let changed = *machine.directory() != seen;
                 if changed {
                     seen = machine.directory().clone();
                 }
-                changed
+                (changed, machine.revision())
             });
             if changed || node.directory().view().is_err() {
                 let cluster_id = identity.cluster_id.unwrap_or_default();

@@ -110,10 +110,12 @@ impl Directory {
         self.leaders.borrow().get(partition).cloned()
     }
 
-    /// Waits until another leader of a partition is known than this one.
+    /// Waits until a later leader of a partition is known than this one. Hints have no term of their own, and wake nobody:
+    /// two members may name each other.
     pub async fn leader_after(&self, partition: &PartitionId, known: Option<&Leading>) {
+        let term = known.map(|known| known.term);
         let is_another = |leaders: &BTreeMap<PartitionId, Leading>| {
-            leaders.get(partition).is_some_and(|leading| Some(leading) != known)
+            leaders.get(partition).is_some_and(|leading| Some(leading.term) > term)
         };
         // The sender lives as long as `self`.
         let _ = self.leaders.subscribe().wait_for(is_another).await;
@@ -160,5 +162,39 @@ impl Directory {
             return Some(own.clone());
         }
         Some(replicas[(round / 2) % replicas.len()].clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_leader_wakes_who_waits_and_a_hint_does_not() {
+        let directory = Directory::default();
+        let partition = PartitionId { group: "data".into(), index: 1 };
+        let leading = |member: &str, term| Leading { member: member.into(), term };
+        let news = async |known: Option<&Leading>| {
+            let news = directory.leader_after(&partition, known);
+            tokio::time::timeout(Duration::from_secs(1), news).await.is_ok()
+        };
+        assert!(!news(None).await, "nobody is known");
+        directory.lead(&partition, leading("a", 1));
+        assert!(news(None).await);
+        let known = directory.leader(&partition);
+        assert_eq!(known, Some(leading("a", 1)));
+        directory.note_leader(&partition, &"b".into());
+        assert_eq!(directory.leader(&partition), Some(leading("b", 1)));
+        assert!(!news(known.as_ref()).await, "two that name each other wake nobody");
+        let later = async {
+            tokio::task::yield_now().await;
+            directory.lead(&partition, leading("c", 2));
+        };
+        let (woken, ()) = tokio::join!(news(known.as_ref()), later);
+        assert!(woken);
+        directory.lead(&partition, leading("a", 1));
+        assert_eq!(directory.leader(&partition), Some(leading("c", 2)), "an earlier one changes nothing");
     }
 }

@@ -26,8 +26,8 @@ const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Serves the health port on bound listeners until the process stops. Call after [`crate::api::serve`], which gives the
 /// counters: from then on `/startupz` says yes.
 pub fn serve(node: Node, listeners: Vec<Box<dyn Listener>>, counters: Counters) {
-    let (env, stopping) = (node.env().clone(), node.stopping());
-    tcp(&env, listeners, &routes(Shared { node, counters }), &stopping);
+    let (env, ending) = (node.env().clone(), node.ending());
+    tcp(&env, listeners, &routes(Shared { node, counters }), &ending);
 }
 
 #[derive(Clone)]

@@ -38,7 +38,7 @@ pub const RETRY_PAUSE_MS_MAX: u64 = 100;
 pub const TRY_MS_MAX: u64 = 1_000;
 /// How often the leader of a partition looks for sessions and releases that have run out.
 pub const EXPIRY_TICK_MS: u64 = 50;
-/// How many sessions one entry may expire.
+/// How many sessions one command may expire.
 pub const EXPIRE_BATCH_MAX: usize = 1_000;
 /// How often watchers are told whether what they see is up to date.
 pub const STALENESS_TICK_MS: u64 = 250;

@@ -1,6 +1,6 @@
 //! Which life of a partition the id of an event is of.
 //!
-//! Events are ordered by the place in their partition's log. A cluster that is made again, or a partition group that is
+//! Events are ordered by the place of their commands in their partition. A cluster that is made again, or a partition group that is
 //! deleted and made again under its name, begins to count anew: an id of before would name a place that is yet to come, and
 //! a watch that resumes after it would skip everything up to there. So ids carry a short word that differs from life to
 //! life, and one that is of another life is answered with a resync (D17).

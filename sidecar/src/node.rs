@@ -16,6 +16,7 @@ use coterie_store::directory::{self, Identity};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::serve::Ending;
 use crate::deadline::Deadline;
 use crate::directory::Directory;
 use crate::greetings::{Greetings, Own};
@@ -96,7 +97,7 @@ struct Inner {
     sessions: holder::Sessions,
     presences: Presences,
     locks: Locks,
-    stopping: CancellationToken,
+    ending: Ending,
     failed: watch::Sender<Option<String>>,
     ready: AtomicBool,
     draining: tokio::sync::Mutex<bool>,
@@ -275,7 +276,8 @@ impl Node {
         if let Some(store) = &self.0.store {
             store.log.close().await;
         }
-        self.0.stopping.cancel();
+        self.0.ending.stopping.cancel();
+        self.0.ending.wait().await;
     }
 
     /// The world.
@@ -391,7 +393,12 @@ impl Node {
 
     /// Cancelled when the process stops.
     pub fn stopping(&self) -> CancellationToken {
-        self.0.stopping.clone()
+        self.0.ending.stopping.clone()
+    }
+
+    /// How connections of applications end.
+    pub fn ending(&self) -> Ending {
+        self.0.ending.clone()
     }
 
     /// Whether the log makes progress. Never a matter of quorum.
@@ -537,7 +544,7 @@ fn assemble(assembly: Assembly) -> Inner {
         sessions,
         presences,
         locks,
-        stopping,
+        ending: Ending { stopping, ..Ending::default() },
         failed: watch::Sender::new(None),
         ready: AtomicBool::new(false),
         draining: tokio::sync::Mutex::new(false),

@@ -16,6 +16,12 @@ impl Partitions {
         self.0.read().expect("no panic while the lock is held").get(id).cloned()
     }
 
+    /// Whether a replica here knows who leads a partition: it heard of it from that one itself, so that no hint of another
+    /// member counts.
+    pub fn know_leader(&self, id: &PartitionId) -> bool {
+        self.get(id).is_some_and(|local| local.leadership().borrow().leader.is_some())
+    }
+
     /// All of them, in order.
     pub fn all(&self) -> Vec<(PartitionId, Partition)> {
         let partitions = self.0.read().expect("no panic while the lock is held");

@@ -18,13 +18,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::types::{Entry, LogId, Membership, Proposal, TypeConfig, Vote};
 
-/// The version that is written.
-pub(crate) const VERSION: u8 = 1;
+/// The version that is written, and read.
+pub(crate) const VERSION: u8 = 2;
 
 /// Why bytes are not what was expected.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("{what} has version {version}; this program knows up to {VERSION}")]
+    #[error("{what} has version {version}; this program reads version {VERSION}")]
     Version { what: &'static str, version: u8 },
     #[error("decode {what}")]
     Decode {
@@ -315,15 +315,15 @@ mod tests {
     fn a_newer_version_and_another_generation_are_refused_with_a_sentence_that_says_so() {
         let newest = |bytes: &Bytes| Bytes::from([&[VERSION + 1], &bytes[1..]].concat());
         let error = decode_message::<Vote>(1, &newest(&encode_message(1, &Vote::new(3, 7)))).unwrap_err();
-        assert_eq!(error.to_string(), "message has version 2; this program knows up to 1");
+        assert_eq!(error.to_string(), "message has version 3; this program reads version 2");
         let error = decode_message::<Vote>(2, &encode_message(1, &Vote::new(3, 7))).unwrap_err();
         assert_eq!(error.to_string(), "the message is for generation 1 of the partition; this is generation 2");
         let entry = entries().remove(2);
         let record = newest(&encode_record(&entry));
         let error = decode_record(2, &record).unwrap_err();
-        assert_eq!(error.to_string(), "log record has version 2; this program knows up to 1");
+        assert_eq!(error.to_string(), "log record has version 3; this program reads version 2");
         let error = decode_mark::<Vote>("vote", &newest(&encode_mark(&Vote::new(3, 7)))).unwrap_err();
-        assert_eq!(error.to_string(), "vote has version 2; this program knows up to 1");
+        assert_eq!(error.to_string(), "vote has version 3; this program reads version 2");
         // One record of an append too.
         let request = AppendEntriesRequest::<TypeConfig> {
             vote: Vote::new_committed(3, 7),
@@ -335,7 +335,7 @@ mod tests {
         let at = payload.len() - encode_record(&entry).len();
         payload[at] = VERSION + 1;
         let error = decode_append(4, &payload.into()).unwrap_err();
-        assert_eq!(error.to_string(), "log record has version 2; this program knows up to 1");
+        assert_eq!(error.to_string(), "log record has version 3; this program reads version 2");
         assert_eq!(Kind::try_from(99).unwrap_err().to_string(), "message kind 99 is not known to this program");
     }
 }

@@ -8,7 +8,7 @@
 //!               read   ◀── ReadIndex or the lease, and the machine
 //! ```
 //!
-//! A write: the leader stamps the body with its clock, appends it, sends it to the followers while its own log flushes,
+//! A write: the leader stamps a round of commands with its clock, appends it, sends it to the followers while its own log flushes,
 //! and answers once a majority has flushed it and it is applied. A linearizable read: the leader asks a majority whether
 //! it still leads, waits until what was committed then is applied, and answers from the machine. Nothing here rests on
 //! clocks but the timers of elections and what is asked for as `leased`.
@@ -50,7 +50,7 @@ pub use key::storage_key;
 pub use partition::{
     Error, Leadership, Membership, Options, Partition, ProposeError, Read, ReadKind, ReplicaStatus, SNAPSHOT_ENTRIES,
 };
-pub use replica::Applied;
+pub use replica::Progress;
 pub use ticker::Ticker;
 pub use timing::Timing;
 pub use transport::{Lane, Target, Transfer, Transport};

@@ -188,6 +188,9 @@ impl Queue {
         }
         self.commands -= commands;
         self.bytes -= bytes;
+        if round.is_empty() {
+            return Err(None);
+        }
         self.rounds += 1;
         self.begun = Some(now);
         Ok(round)

@@ -24,14 +24,14 @@ pub(crate) struct State {
 
 impl State {
     /// How far it has come.
-    pub(crate) fn applied(&self) -> Applied {
-        Applied { index: self.last.map_or(0, |id| id.index), revision: self.machine.revision() }
+    pub(crate) fn applied(&self) -> Progress {
+        Progress { index: self.last.map_or(0, |id| id.index), revision: self.machine.revision() }
     }
 }
 
 /// How far a replica has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
+pub struct Progress {
     /// The last entry of the log. Index 0 is the first membership, which is there before anything is asked.
     pub index: u64,
     /// The last command: an entry has as many as went in one round, or none.
@@ -56,21 +56,21 @@ impl Change {
 }
 
 /// Commands after which those who wait for the lock get their turn, passed by the last entry: long enough to be cheap, short
-/// enough that readers wait for about a millisecond.
-const LOCKED_COMMANDS: usize = 256;
+/// enough that readers wait for a millisecond or two.
+pub(crate) const LOCKED_COMMANDS: usize = 256;
 
 /// What the commands of one entry gave, in their order.
 type Outcomes = Vec<(Revision, Outcome)>;
 
-/// Applied entries and bytes of bodies after which a snapshot is due.
+/// Progress commands and bytes of them after which a snapshot is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SnapshotPolicy {
     pub(crate) entries: u64,
     pub(crate) bytes: u64,
 }
 
-/// What an entry takes in the log beside its body, about.
-const ENTRY_BYTES: u64 = 64;
+/// What a command takes in the log beside itself, about: an entry has one or many.
+const COMMAND_BYTES: u64 = 16;
 
 /// A state to make a snapshot of.
 pub(crate) struct Shot {
@@ -94,9 +94,9 @@ pub(crate) struct Replica {
     state: RwLock<State>,
     /// Locked inside the state's lock only.
     hub: Mutex<Hub>,
-    applied: watch::Sender<Applied>,
+    applied: watch::Sender<Progress>,
     policy: SnapshotPolicy,
-    entries_since_snapshot: AtomicU64,
+    commands_since_snapshot: AtomicU64,
     bytes_since_snapshot: AtomicU64,
     /// Bytes of the last snapshot's file.
     snapshot_bytes: AtomicU64,
@@ -124,7 +124,7 @@ impl Replica {
             applied: watch::Sender::new(state.applied()),
             state: RwLock::new(state),
             policy,
-            entries_since_snapshot: AtomicU64::new(0),
+            commands_since_snapshot: AtomicU64::new(0),
             bytes_since_snapshot: AtomicU64::new(0),
             snapshot_bytes: AtomicU64::new(0),
             snapshot_due: Notify::new(),
@@ -140,7 +140,7 @@ impl Replica {
         self.state.write().expect("a replica whose state machine panicked must not go on")
     }
 
-    pub(crate) fn applied(&self) -> watch::Receiver<Applied> {
+    pub(crate) fn applied(&self) -> watch::Receiver<Progress> {
         self.applied.subscribe()
     }
 
@@ -201,7 +201,7 @@ impl Replica {
 
     /// Counts towards the next snapshot, and asks for it when it is due.
     pub(crate) fn count(&self, entries: u64, bytes: u64) {
-        self.entries_since_snapshot.fetch_add(entries, Ordering::Relaxed);
+        self.commands_since_snapshot.fetch_add(entries, Ordering::Relaxed);
         self.bytes_since_snapshot.fetch_add(bytes, Ordering::Relaxed);
         if self.is_snapshot_due() {
             self.snapshot_due.notify_one();
@@ -211,7 +211,7 @@ impl Replica {
     /// Whether enough was applied since the last snapshot for another one. A large one is not written again before half as
     /// much as it has was applied: else a partition would write its whole state for every few megabytes of changes.
     pub(crate) fn is_snapshot_due(&self) -> bool {
-        let entries = self.entries_since_snapshot.load(Ordering::Relaxed);
+        let entries = self.commands_since_snapshot.load(Ordering::Relaxed);
         let bytes = self.bytes_since_snapshot.load(Ordering::Relaxed);
         let enough = entries >= self.policy.entries || bytes >= self.policy.bytes;
         enough && self.log_bytes() >= self.snapshot_bytes.load(Ordering::Relaxed) / 2
@@ -224,8 +224,8 @@ impl Replica {
 
     /// What was applied since the last snapshot takes about as much in the log.
     fn log_bytes(&self) -> u64 {
-        let entries = self.entries_since_snapshot.load(Ordering::Relaxed);
-        self.bytes_since_snapshot.load(Ordering::Relaxed) + entries * ENTRY_BYTES
+        let entries = self.commands_since_snapshot.load(Ordering::Relaxed);
+        self.bytes_since_snapshot.load(Ordering::Relaxed) + entries * COMMAND_BYTES
     }
 
     /// The state as it is now, for a snapshot.
@@ -234,7 +234,7 @@ impl Replica {
         Shot {
             meta: SnapshotMeta { last_log_id: state.last, last_membership: state.membership.clone() },
             image: state.machine.image(),
-            entries: self.entries_since_snapshot.load(Ordering::Relaxed),
+            entries: self.commands_since_snapshot.load(Ordering::Relaxed),
             bytes: self.bytes_since_snapshot.load(Ordering::Relaxed),
         }
     }
@@ -242,7 +242,7 @@ impl Replica {
     /// A snapshot was made, of `bytes` on the disk; what was counted before its image counts no more.
     pub(crate) fn note_made(&self, counted: (u64, u64), bytes: u64) {
         let (entries, applied) = counted;
-        for (count, less) in [(&self.entries_since_snapshot, entries), (&self.bytes_since_snapshot, applied)] {
+        for (count, less) in [(&self.commands_since_snapshot, entries), (&self.bytes_since_snapshot, applied)] {
             let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| Some(count.saturating_sub(less)));
         }
         self.note_snapshot(bytes);
@@ -258,7 +258,7 @@ impl Replica {
         hub.reset(Some(applied.revision));
         drop(hub);
         drop(state);
-        self.entries_since_snapshot.store(0, Ordering::Relaxed);
+        self.commands_since_snapshot.store(0, Ordering::Relaxed);
         self.bytes_since_snapshot.store(0, Ordering::Relaxed);
         self.applied.send_replace(applied);
         old
@@ -313,7 +313,7 @@ fn apply_one(
             hub.publish(applied.events);
             (revision, applied.outcome)
         }
-        Err(rejection) => (machine.revision(), Err(rejection)),
+        Err(rejection) => (machine.skip(), Err(rejection)),
     }
 }
 

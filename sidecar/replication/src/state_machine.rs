@@ -8,12 +8,12 @@ use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::replica::{Change, Replica, Shot, State, undecodable};
+use crate::replica::{Change, LOCKED_COMMANDS, Replica, Shot, State, undecodable};
 use crate::snapshots::{SnapshotData, SnapshotFile};
 use crate::types::{Entry, LogId, Response, Snapshot, SnapshotMeta, StoredMembership, TypeConfig};
 
-/// Entries that are made ready before they are applied.
-const APPLY_CHUNK: usize = 256;
+/// Entries that are made ready before they are applied: rounds of some hundred commands at most.
+const APPLY_CHUNK: usize = 16;
 
 /// Applies entries to the shared replica; takes, keeps and installs snapshots.
 pub(crate) struct StateMachine {
@@ -81,6 +81,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 if let Some(responder) = responder {
                     responder.send(Response(outcomes));
                 }
+            }
+            // Entries that were read from the log come without a pause.
+            if commands as usize >= LOCKED_COMMANDS {
+                tokio::task::yield_now().await;
             }
         }
         Ok(())

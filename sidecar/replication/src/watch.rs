@@ -39,12 +39,20 @@ pub enum WatchItem {
 pub struct Told {
     event: Event,
     encoded: OnceLock<Bytes>,
+    /// About how many bytes of memory it keeps.
+    kept: usize,
 }
 
 impl Told {
     /// Nothing is made of it yet.
     pub fn new(event: Event) -> Self {
-        Self { event, encoded: OnceLock::new() }
+        Self::to(event, false)
+    }
+
+    /// To watchers, who may have it encoded, which keeps as much again.
+    fn to(event: Event, is_watched: bool) -> Self {
+        let kept = event.weight() * if is_watched { 2 } else { 1 };
+        Self { event, encoded: OnceLock::new(), kept }
     }
 
     /// What `encode` makes of it, which has to be the same whoever asks first.
@@ -156,15 +164,16 @@ impl Hub {
     pub(crate) fn publish(&mut self, events: Vec<Event>) {
         for event in events {
             debug_assert!(self.ring.back().is_none_or(|last| last.id < event.id), "events are made in order");
-            let event = Arc::new(Told::new(event));
-            if let Some(watchers) = self.watchers.get(&event.of) {
+            let watchers = self.watchers.get(&event.of);
+            let event = Arc::new(Told::to(event, watchers.is_some()));
+            if let Some(watchers) = watchers {
                 watchers.values().for_each(|queue| queue.push(&event));
             }
-            self.bytes += event.weight();
+            self.bytes += event.kept;
             self.ring.push_back(event);
             while self.ring.len() > EVENTS_KEPT || self.bytes > EVENTS_BYTES_MAX {
                 let Some(oldest) = self.ring.pop_front() else { break };
-                self.bytes -= oldest.weight();
+                self.bytes -= oldest.kept;
                 self.floor = oldest.id;
             }
         }

@@ -337,7 +337,7 @@ async fn a_replica_whose_disk_fails_says_so_and_ends_its_watches_and_the_others_
 async fn messages_of_another_generation_or_version_are_refused_with_a_sentence() {
     let cluster = Cluster::formed(1).await;
     let replica = cluster.replica(1);
-    let refused = replica.handle(2, Bytes::from_static(&[1, 5, 0])).await.unwrap_err();
+    let refused = replica.handle(2, Bytes::from_static(&[2, 5, 0])).await.unwrap_err();
     assert!(refused.contains("generation 5"), "{refused}");
     let refused = replica.handle(2, Bytes::from_static(&[9, 0, 0])).await.unwrap_err();
     assert!(refused.contains("version 9"), "{refused}");

@@ -91,8 +91,8 @@ async fn a_replica_refuses_the_snapshot_of_a_newer_program_with_a_sentence() {
     };
     cluster.change_snapshot(1, |meta, _| meta[0] = 9);
     let refused = refusal(cluster.try_start(1).await);
-    assert_eq!(refused, "snapshot has version 9; this program knows up to 1");
-    cluster.change_snapshot(1, |meta, data| (meta[0], data[0]) = (1, 99));
+    assert_eq!(refused, "snapshot has version 9; this program reads version 2");
+    cluster.change_snapshot(1, |meta, data| (meta[0], data[0]) = (2, 99));
     let refused = refusal(cluster.try_start(1).await);
     assert!(refused.contains("version 99"), "{refused}");
 }

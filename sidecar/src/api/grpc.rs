@@ -10,7 +10,6 @@ use coterie_proto::v1::cluster_info_server::{ClusterInfo, ClusterInfoServer};
 use coterie_proto::v1::groups_server::{Groups, GroupsServer};
 use coterie_proto::v1::locks_server::{Locks, LocksServer};
 use coterie_proto::v1::maps_server::{Maps, MapsServer};
-
 use futures_util::stream::{BoxStream, StreamExt as _};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};

@@ -51,12 +51,12 @@ use ops::Ops;
 /// The socket cannot be made, or another process serves it.
 pub fn serve(node: Node, listeners: Vec<Box<dyn Listener>>, socket: Option<PathBuf>) -> io::Result<Counters> {
     let counters = Counters::default();
-    let (env, stopping) = (node.env().clone(), node.stopping());
+    let (env, ending) = (node.env().clone(), node.ending());
     let ops = Ops::new(node, counters.clone());
     let routes = grpc::add(http::router(ops.clone()), &ops).layer(axum::middleware::map_response(error::complete));
-    serve::tcp(&env, listeners, &routes, &stopping);
+    serve::tcp(&env, listeners, &routes, &ending);
     if let Some(path) = socket {
-        serve::socket(&env, &path, &routes, &stopping)?;
+        serve::socket(&env, &path, &routes, &ending)?;
     }
     Ok(counters)
 }

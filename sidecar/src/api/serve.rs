@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::limits::{CONNECTION_END_MS_MAX, CONNECTIONS_MAX, RETRY_PAUSE_MS_MAX};
 
@@ -27,13 +28,33 @@ const SOCKET_MODE: u32 = 0o666;
 struct Shared {
     env: Env,
     routes: Router,
-    stopping: CancellationToken,
+    ending: Ending,
     connections: Arc<Semaphore>,
 }
 
+/// How connections end: they are told by the one, and waited for by the other.
+#[derive(Clone, Debug, Default)]
+pub struct Ending {
+    /// The process stops.
+    pub stopping: CancellationToken,
+    /// What is still served.
+    pub open: TaskTracker,
+}
+
+impl Ending {
+    /// Waits until what was served has ended, for as long as connections may take.
+    pub async fn wait(&self) {
+        self.open.close();
+        let limit = Duration::from_millis(CONNECTION_END_MS_MAX);
+        if tokio::time::timeout(limit, self.open.wait()).await.is_err() {
+            tracing::info!("some connections of applications did not end in time");
+        }
+    }
+}
+
 /// Serves what connects to these listeners until the process stops.
-pub(crate) fn tcp(env: &Env, listeners: Vec<Box<dyn Listener>>, routes: &Router, stopping: &CancellationToken) {
-    let shared = Shared::new(env, routes, stopping);
+pub(crate) fn tcp(env: &Env, listeners: Vec<Box<dyn Listener>>, routes: &Router, ending: &Ending) {
+    let shared = Shared::new(env, routes, ending);
     for listener in listeners {
         env.spawn.spawn("listen-tcp", Box::pin(accept(shared.clone(), listener)));
     }
@@ -44,7 +65,7 @@ pub(crate) fn tcp(env: &Env, listeners: Vec<Box<dyn Listener>>, routes: &Router,
 /// # Errors
 /// `AddrInUse` if another process serves it; whatever the file system says. A path that is too long for a socket is
 /// logged and left out: the same API is on the loopback port.
-pub(crate) fn socket(env: &Env, path: &Path, routes: &Router, stopping: &CancellationToken) -> io::Result<()> {
+pub(crate) fn socket(env: &Env, path: &Path, routes: &Router, ending: &Ending) -> io::Result<()> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         let message = format!("another process serves the socket {}", path.display());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
@@ -63,20 +84,20 @@ pub(crate) fn socket(env: &Env, path: &Path, routes: &Router, stopping: &Cancell
         Err(error) => return Err(error),
     };
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))?;
-    env.spawn.spawn("listen-socket", Box::pin(accept(Shared::new(env, routes, stopping), listener)));
+    env.spawn.spawn("listen-socket", Box::pin(accept(Shared::new(env, routes, ending), listener)));
     Ok(())
 }
 
 impl Shared {
-    fn new(env: &Env, routes: &Router, stopping: &CancellationToken) -> Self {
+    fn new(env: &Env, routes: &Router, ending: &Ending) -> Self {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        Self { env: env.clone(), routes: routes.clone(), stopping: stopping.clone(), connections }
+        Self { env: env.clone(), routes: routes.clone(), ending: ending.clone(), connections }
     }
 
     /// A permit for one more connection; `None` when the process stops.
     async fn permit(&self) -> Option<OwnedSemaphorePermit> {
         tokio::select! {
-            () = self.stopping.cancelled() => None,
+            () = self.ending.stopping.cancelled() => None,
             permit = Arc::clone(&self.connections).acquire_owned() => permit.ok(),
         }
     }
@@ -95,7 +116,7 @@ impl Shared {
             connection(&shared, stream).await;
             drop(permit);
         };
-        self.env.spawn.spawn("connection", Box::pin(task));
+        self.env.spawn.spawn("connection", Box::pin(self.ending.open.track_future(task)));
     }
 }
 
@@ -125,7 +146,7 @@ impl Accept for UnixListener {
 async fn accept(shared: Shared, mut listener: impl Accept) {
     while let Some(permit) = shared.permit().await {
         let accepted = tokio::select! {
-            () = shared.stopping.cancelled() => return,
+            () = shared.ending.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -150,7 +171,7 @@ where
     tokio::pin!(served);
     let ended = tokio::select! {
         ended = served.as_mut() => ended,
-        () = shared.stopping.cancelled() => {
+        () = shared.ending.stopping.cancelled() => {
             served.as_mut().graceful_shutdown();
             let limit = Duration::from_millis(CONNECTION_END_MS_MAX);
             tokio::time::timeout(limit, served.as_mut()).await.unwrap_or(Ok(()))
@@ -205,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn d20_a_stream_ends_at_once_when_its_http_1_connection_is_closed() {
         let (routes, ended) = endless();
-        let shared = Shared::new(&coterie_env::real::real(), &routes, &CancellationToken::new());
+        let shared = Shared::new(&coterie_env::real::real(), &routes, &Ending::default());
         let (mut client, server) = tokio::io::duplex(4096);
         tokio::spawn(async move { connection(&shared, server).await });
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
@@ -223,31 +244,31 @@ mod tests {
         let path = folder.path().join("coterie.sock");
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         let env = coterie_env::real::real();
-        let stopping = CancellationToken::new();
+        let ending = Ending::default();
         let routes = Router::new().route("/", get(|| async { "here" }));
-        socket(&env, &path, &routes, &stopping).unwrap();
+        socket(&env, &path, &routes, &ending).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
         let mut client = UnixStream::connect(&path).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("here"), "{answer}");
-        let again = socket(&env, &path, &routes, &stopping).unwrap_err();
+        let again = socket(&env, &path, &routes, &ending).unwrap_err();
         assert_eq!(again.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[tokio::test]
     async fn a_stopping_process_ends_its_connections() {
         let (routes, ended) = endless();
-        let stopping = CancellationToken::new();
+        let ending = Ending::default();
         let env = coterie_env::real::real();
         let listener = env.network.listen("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tcp(&env, vec![listener], &routes, &stopping);
+        tcp(&env, vec![listener], &routes, &ending);
         let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
         client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
         client.read_u8().await.unwrap();
-        stopping.cancel();
+        ending.stopping.cancel();
         let mut rest = Vec::new();
         client.read_to_end(&mut rest).await.unwrap();
         ended.await.unwrap();

@@ -5,8 +5,8 @@
 //!                                     ▲ watches, which do not count, stay here until they end
 //! ```
 //! All of a stream runs in the one task that writes its answers: nothing is spawned per operation. What is done while the
-//! task runs goes out together; see `holding` for what waits for more, and for how long. The stream is read no further while its window is full, or while nobody reads its
-//! answers.
+//! task runs goes out together; see `holding` for what waits for more, and for how long. The stream is read no further
+//! while its window is full, or while nobody reads its answers.
 //!
 //! A cancelled operation is answered `ended`. Reads and writes are not cancelled: they are answered soon. When the stream
 //! ends, its watches end, what waits for a lock leaves the queue, and the locks that it holds are released.
@@ -124,6 +124,8 @@ pub struct Serving {
     ready_bytes: usize,
     hold: Holding,
     stopped: BoxFuture<'static, ()>,
+    /// The process stops, or what came in cannot be read.
+    over: Option<Result<(), Status>>,
 }
 
 impl Serving {
@@ -145,6 +147,7 @@ impl Serving {
             ready_bytes: 0,
             hold: Holding::default(),
             stopped,
+            over: None,
         }
     }
 
@@ -417,11 +420,16 @@ impl Stream for Serving {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         loop {
-            if this.stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(None);
+            if this.over.is_none() {
+                this.over = match this.stopped.as_mut().poll(cx) {
+                    Poll::Ready(()) => Some(Ok(())),
+                    Poll::Pending => this.take_in(cx).err().map(Err),
+                };
             }
-            if let Err(status) = this.take_in(cx) {
-                return Poll::Ready(Some(Err(status)));
+            if let Some(over) = this.over.clone() {
+                // What was done is said before.
+                let last = this.batch().map(Ok);
+                return Poll::Ready(last.or_else(|| over.err().map(Err)));
             }
             this.hold.leave(this.together.len());
             this.running.extend(this.together.leave(&this.ops));
@@ -440,6 +448,9 @@ impl Stream for Serving {
                 continue;
             }
             if this.ready_bytes < RESULTS_BYTES && this.hold.waits(cx, this.ready.len()) {
+                if progress {
+                    continue;
+                }
                 return Poll::Pending;
             }
             if let Some(batch) = this.batch() {

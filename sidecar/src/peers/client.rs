@@ -151,7 +151,7 @@ fn no_address(member: &MemberName) -> String {
 }
 
 /// The version of the frames between peers.
-pub const WIRE_VERSION: u32 = 3;
+pub const WIRE_VERSION: u32 = 4;
 
 /// A partition, for the wire.
 pub fn to_wire(partition: &PartitionId) -> peer::Partition {

@@ -213,6 +213,11 @@ impl Service {
                 let rejection = Rejection::new(ErrorCode::Forbidden, "only members may propose this");
                 Some(Body::Proposed(not_proposed(request.bodies.len(), &rejection)))
             }
+            Body::Propose(request) if request.bodies.len() > limits::GROUP_OPERATIONS_MAX => {
+                let message = format!("bodies: at most {} at once", limits::GROUP_OPERATIONS_MAX);
+                let rejection = Rejection::new(ErrorCode::InvalidArgument, message);
+                Some(Body::Proposed(not_proposed(request.bodies.len(), &rejection)))
+            }
             Body::Propose(request) => {
                 let count = request.bodies.len();
                 let response = Body::Proposed(self.propose_here(request).await);

@@ -138,8 +138,7 @@ impl Router {
                 break;
             }
             if let Some(member) = &hint {
-                // A replica here knows better than one that does not lead: it hears from the leader itself.
-                if self.0.partitions.get(partition).is_none() {
+                if !self.0.partitions.know_leader(partition) {
                     self.0.directory.note_leader(partition, member);
                     // What this try itself has noted is no news.
                     known = self.0.directory.leader(partition);

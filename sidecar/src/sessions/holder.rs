@@ -248,6 +248,7 @@ impl Sessions {
         };
         match &touched {
             Touched::Alive => *round = 0,
+            Touched::Elsewhere(_) if inner.partitions.know_leader(partition) => {}
             Touched::Elsewhere(Some(leader)) => inner.directory.note_leader(partition, leader),
             Touched::Elsewhere(None) => inner.directory.forget_leader(partition, &member),
             Touched::Lost => {}

@@ -5,7 +5,7 @@
 //! identity is the command's place among all of them.
 //!
 //! ```text
-//!   entry ──► apply ──► dedup ── a request that was applied before (D11) ──► its outcome again, no events
+//!   command ► apply ──► dedup ── a request that was applied before (D11) ──► its outcome again, no events
 //!                         │
 //!                         ├─► sessions ── a session ends ──┐
 //!                         ├─► group ◄──────────────────────┘ members of ended sessions leave
@@ -247,6 +247,12 @@ impl Machine {
         debug_assert!(outcome.is_ok() || step.events.is_empty(), "what is refused changes nothing");
         self.note_releases(&step.events);
         Applied { outcome, events: step.events }
+    }
+
+    /// Counts a command that cannot be decoded and so changes nothing, so that the next one has the same revision everywhere.
+    pub fn skip(&mut self) -> Revision {
+        self.revision = Revision(self.revision.0 + 1);
+        self.revision
     }
 
     /// Keeps the index of releases: each begins and ends with an event.

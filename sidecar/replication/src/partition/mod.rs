@@ -18,7 +18,7 @@ use crate::lease::{Lease, Restarted};
 use crate::log_storage::LogStorage;
 use crate::network::Network;
 use crate::proposer::Proposer;
-use crate::replica::{Applied, Replica, SnapshotPolicy, State};
+use crate::replica::{Progress, Replica, SnapshotPolicy, State};
 use crate::room::Rooms;
 use crate::runtime::seeded;
 use crate::snapshots::{LoadError, SnapshotFile};
@@ -43,7 +43,7 @@ pub use membership::{Membership, ReplicaStatus};
 pub use propose::ProposeError;
 pub use read::{Read, ReadKind};
 
-/// Applied entries after which a snapshot is taken, by default: replaying as many takes well under a second.
+/// Applied commands after which a snapshot is taken, by default: replaying as many takes well under a second.
 pub const SNAPSHOT_ENTRIES: u64 = 100_000;
 /// Bytes of applied bodies after which a snapshot is taken whatever their number: bounds the log on disk.
 const SNAPSHOT_BYTES: u64 = 32 * 1024 * 1024;
@@ -69,7 +69,7 @@ pub struct Options {
     pub transport: Arc<dyn Transport>,
     /// The process's timer; of the same [`Timing`] on all replicas.
     pub ticker: Ticker,
-    /// Applied entries after which a snapshot is taken; [`SNAPSHOT_ENTRIES`] unless there is a reason.
+    /// Applied commands after which a snapshot is taken; [`SNAPSHOT_ENTRIES`] unless there is a reason.
     pub snapshot_entries: u64,
 }
 
@@ -226,7 +226,7 @@ impl Partition {
     }
 
     /// How far it has come, as it goes on.
-    pub fn applied(&self) -> watch::Receiver<Applied> {
+    pub fn applied(&self) -> watch::Receiver<Progress> {
         self.inner.replica.applied()
     }
 

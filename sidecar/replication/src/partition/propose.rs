@@ -10,8 +10,9 @@ use coterie_store::log::Demand;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, ForwardReason, ForwardToLeader};
 use tokio::sync::oneshot::error::RecvError;
+use tokio::time::Instant;
 
-use super::{Inner, Partition};
+use super::{Inner, Partition, left};
 use crate::admission::{IN_FLIGHT_BYTES_MAX, IN_FLIGHT_MAX, Permit};
 use crate::proposer::{Answer, Group, Queued};
 use crate::types::TypeConfig;
@@ -95,20 +96,23 @@ impl Partition {
         bodies: Vec<Bytes>,
         timeout: Duration,
     ) -> Vec<Result<(Revision, Outcome), ProposeError>> {
-        let count = bodies.len();
+        let (count, since) = (bodies.len(), Instant::now());
+        if count == 0 {
+            return Vec::new();
+        }
         if let Some(error) = self.leads_elsewhere(timeout).await {
             return vec![Err(error); count];
         }
         let queued = match self.queue(demand, term, bodies) {
             Ok(queued) => vec![(count, Ok(queued))],
-            Err((error, bodies)) if bodies.len() <= 1 => return vec![Err(error); count],
+            Err((error, bodies)) if bodies.len() <= 1 || is_overloaded(&error) => return vec![Err(error); count],
             // There may be room for some of them.
             Err((_, bodies)) => {
                 let alone = |body| (1, self.queue(demand, term, vec![body]).map_err(|(error, _)| error));
                 bodies.into_iter().map(alone).collect()
             }
         };
-        let mut timer = std::pin::pin!(tokio::time::sleep(timeout));
+        let mut timer = std::pin::pin!(tokio::time::sleep(left(since, timeout)));
         let mut answers = Vec::with_capacity(count);
         for (count, queued) in queued {
             let settled = match queued {
@@ -118,7 +122,7 @@ impl Partition {
                         answer = &mut queued.answer => Some(answer),
                         () = &mut timer => None,
                     };
-                    self.settle(&queued, answer)
+                    self.settle(&queued, answer, count)
                 }
                 Err(error) => Err(error),
             };
@@ -127,7 +131,6 @@ impl Partition {
                 Err(error) => answers.extend(std::iter::repeat_n(Err(error), count)),
             }
         }
-        debug_assert_eq!(answers.len(), count, "as many answers as commands");
         answers
     }
 
@@ -146,12 +149,15 @@ impl Partition {
                     return Some(ProposeError::NotLeader(now.leader));
                 }
                 if leadership.changed().await.is_err() {
-                    return Some(shutting_down());
+                    return Some(ProposeError::NotLeader(None));
                 }
             }
         };
         let wait = timeout.min(self.inner.timing.lease() * 2);
-        tokio::time::timeout(wait, settled).await.unwrap_or_else(|_| Some(no_quorum()))
+        let late =
+            "the leader is new, and has not applied in time what was acknowledged before it; nothing was proposed";
+        let late = |_| Some(ProposeError::rejected(ErrorCode::DeadlineExceeded, late));
+        tokio::time::timeout(wait, settled).await.unwrap_or_else(late)
     }
 
     /// Queues commands for the next round, all or none of them. Gives back what may be queued another time.
@@ -175,8 +181,12 @@ impl Partition {
         &self,
         queued: &Queued,
         answer: Option<Result<Answer, RecvError>>,
+        count: usize,
     ) -> Result<Vec<(Revision, Outcome)>, ProposeError> {
         match answer {
+            Some(Ok(Ok(outcomes))) if outcomes.len() != count => {
+                Err(ProposeError::rejected(ErrorCode::Internal, "commands were applied as another entry"))
+            }
             Some(Ok(answer)) => answer.map_err(|error| self.refused(error)),
             Some(Err(_)) if queued.withdraw() => Err(shutting_down()),
             Some(Err(_)) => Err(stopped()),
@@ -286,6 +296,10 @@ impl Partition {
             }
         }
     }
+}
+
+fn is_overloaded(error: &ProposeError) -> bool {
+    matches!(error, ProposeError::Rejected(rejection) if rejection.code == ErrorCode::Overloaded)
 }
 
 pub(super) fn shutting_down() -> ProposeError {
