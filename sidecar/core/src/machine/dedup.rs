@@ -17,7 +17,7 @@
 //! | what was done, and refusals that stay (`Retry::Never`) | refusals that invite the same request again (`Retry::Later`): nothing was done |
 //! | a view of the group without its members | the members: 128 views of a large group per client would not fit in memory |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ pub(super) struct Client {
     last_use: Revision,
     /// In a snapshot they are parts of their own.
     #[serde(skip)]
-    results: BTreeMap<u128, Kept>,
+    results: Results,
 }
 
 /// What is kept of one request.
@@ -52,28 +52,59 @@ pub(super) struct Kept {
     outcome: Outcome,
 }
 
+/// Results in the order of their requests. Ids rise with the client's clock, so the next one comes at the end, or close to
+/// it; there are few enough to move when it does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Results(VecDeque<(u128, Kept)>);
+
+impl Results {
+    fn seek(&self, request: u128) -> Result<usize, usize> {
+        match self.0.back() {
+            Some((last, _)) if *last < request => Err(self.0.len()),
+            _ => self.0.binary_search_by_key(&request, |(request, _)| *request),
+        }
+    }
+
+    fn get(&self, request: u128) -> Option<&Kept> {
+        self.seek(request).ok().map(|at| &self.0[at].1)
+    }
+
+    fn insert(&mut self, request: u128, kept: Kept) {
+        match self.seek(request) {
+            Ok(at) => self.0[at].1 = kept,
+            Err(at) => {
+                if self.0.len() == self.0.capacity() && self.0.len() >= RESULTS_PER_CLIENT_MAX / 2 {
+                    // Not twice as many as there will ever be: one more than are kept, until the first is dropped.
+                    self.0.reserve_exact(RESULTS_PER_CLIENT_MAX + 1 - self.0.len().min(RESULTS_PER_CLIENT_MAX));
+                }
+                self.0.insert(at, (request, kept));
+            }
+        }
+    }
+}
+
 impl Client {
-    pub(super) fn results(&self) -> &BTreeMap<u128, Kept> {
-        &self.results
+    pub(super) fn results(&self) -> impl Iterator<Item = &(u128, Kept)> {
+        self.results.0.iter()
     }
 
     /// The next result of a snapshot. `None` if it is not the next.
     pub(super) fn restore(&mut self, request: u128, kept: Kept) -> Option<()> {
-        let follows = self.results.last_key_value().is_none_or(|(last, _)| *last < request);
+        let follows = self.results.seek(request) == Err(self.results.0.len());
         self.results.insert(request, kept);
         follows.then_some(())
     }
 
     /// Drops the result of the smallest request.
     fn drop_first(&mut self) {
-        if let Some((request, _)) = self.results.pop_first() {
+        if let Some((request, _)) = self.results.0.pop_front() {
             self.floor = self.floor.max(request);
         }
     }
 
     /// When the newest of its requests was issued: all that this client ever had applied was issued by then.
     fn newest_issued_ms(&self) -> u64 {
-        let newest = self.results.last_key_value().map_or(self.floor, |(request, _)| self.floor.max(*request));
+        let newest = self.results.0.back().map_or(self.floor, |(request, _)| self.floor.max(*request));
         issued_ms(newest)
     }
 }
@@ -142,7 +173,7 @@ impl Dedup {
 
     fn judge(&self, request: RequestId, asked: u64, now_ms: u64) -> Verdict {
         let client = self.clients.get(&request.client);
-        if let Some(kept) = client.and_then(|client| client.results.get(&request.request)) {
+        if let Some(kept) = client.and_then(|client| client.results.get(request.request)) {
             // Either way the client was used.
             return Verdict::Applied(if kept.asked == asked {
                 kept.outcome.clone()
@@ -182,10 +213,9 @@ impl Dedup {
         let client = self.clients.get_or_insert_with(&request.client, Arc::default);
         let client = used(&mut self.by_use, request.client, client, step.revision);
         client.results.insert(request.request, Kept { asked, outcome: without_members(outcome) });
-        let first_is_old = |client: &Client| {
-            client.results.first_key_value().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms)
-        };
-        while client.results.len() > RESULTS_PER_CLIENT_MAX || (horizon_ms > 0 && first_is_old(client)) {
+        let first_is_old =
+            |client: &Client| client.results.0.front().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms);
+        while client.results.0.len() > RESULTS_PER_CLIENT_MAX || (horizon_ms > 0 && first_is_old(client)) {
             client.drop_first();
         }
     }

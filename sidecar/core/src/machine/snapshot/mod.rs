@@ -148,7 +148,7 @@ impl Image {
             std::iter::once(Part::Group(Ref(group))).chain(members)
         });
         let clients = self.clients.iter().flat_map(|(id, client)| {
-            let results = client.results().iter().map(|(request, kept)| Part::Result(*request, Ref(kept)));
+            let results = client.results().map(|(request, kept)| Part::Result(*request, Ref(kept)));
             std::iter::once(Part::Client(*id, Ref(client))).chain(results)
         });
         let directory = members.values().map(|member| Part::ClusterMember(Ref(member)));
