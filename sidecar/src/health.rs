@@ -86,7 +86,11 @@ fn exposition(measured: &Measured<'_>) -> String {
         let labels = [("partition_group", group), ("partition", index.as_str())];
         text.sample("coterie_partition_leader", &labels, leads(&partition.leader));
     }
-    text.family("coterie_partition_applied", "gauge", "The newest revision that this member's replica has applied.");
+    text.family(
+        "coterie_partition_applied",
+        "gauge",
+        "The index in its log up to which this member's replica has applied.",
+    );
     for (group, partition) in partitions(status) {
         let index = partition.partition.to_string();
         let labels = [("partition_group", group), ("partition", index.as_str())];

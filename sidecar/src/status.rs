@@ -134,7 +134,7 @@ fn partition(node: &Node, id: &PartitionId, replicas: Vec<String>) -> v1::Partit
         let now = local.leadership().borrow().clone();
         leader = now.leader.map(|leader| leader.0).unwrap_or_default();
         term = now.term;
-        applied = local.applied().borrow().revision.0;
+        applied = local.applied().borrow().index;
         has_quorum = if now.leading { now.has_quorum } else { local.silent_ms() < limits::STALE_MS };
     }
     v1::PartitionStatus { partition: id.index, leader, term, replicas, applied, local: local.is_some(), has_quorum }
