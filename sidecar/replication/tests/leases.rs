@@ -30,26 +30,30 @@ async fn d12_a_leased_read_asks_nobody_and_ends_with_the_lease() {
     let soon = Duration::from_millis(100);
     let cluster = Cluster::formed(3).await;
     cluster.must(create("a")).await;
-    for tries in 1.. {
+    for _ in 0..10 {
         let leader = cluster.leader().await;
         let replica = cluster.replica(leader);
         let since = Instant::now();
         cluster.cut(leader);
         let read = leased(&replica).await;
         // A machine that stood still in between has let the lease pass.
-        if since.elapsed() < soon {
-            let read = read.unwrap();
+        if since.elapsed() < soon
+            && let Ok(read) = read
+        {
             assert!(shows(&read, "a"));
             assert_eq!(read.stale_ms, 0);
             let mut leadership = replica.leadership();
             within(leadership.wait_for(|now| !now.has_quorum)).await.unwrap();
-            let refused = leased(&replica).await.unwrap_err();
-            assert!(matches!(refused, ProposeError::Rejected(why) if why.code == ErrorCode::NoQuorum));
-            return;
+            match leased(&replica).await.unwrap_err() {
+                ProposeError::Rejected(why) if why.code == ErrorCode::NoQuorum => return,
+                // Another one had campaigned before the link was cut, and its request was on its way.
+                ProposeError::NotLeader(_) => {}
+                other => panic!("refused for another reason: {other:?}"),
+            }
         }
-        assert!(tries < 10, "this machine stands still too often");
         cluster.heal();
     }
+    panic!("no leased read while the lease held; or this machine stands still too often");
 }
 
 /// Reads on `replica` until `over`, and checks that nothing read after `acknowledged` misses the group.
