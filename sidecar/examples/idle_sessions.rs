@@ -6,7 +6,9 @@
 //! A cluster of three, in this process, on the real disk. Each of so many sessions is kept alive three times within its
 //! time-out (5 s), as sidecars do, each at a moment of its own; and for so many seconds the CPU time of the process is
 //! taken, before the sessions are there and while they are. What is more, is theirs: the leader's check that it leads, the
-//! lookup of each session and its deadline, and the timers. What is not in it: the messages that bring keep-alives.
+//! lookup of each session and its deadline, and the timers. Then the same once more with the messages that bring
+//! keep-alives, at both their ends: each sidecar holds a session on every partition that it uses, here 32 that one member
+//! leads, and keeps all of them alive with one message. (The sessions' own time-out is longer here, so that none ends meanwhile.)
 
 #![allow(clippy::unwrap_used)] // a measurement: it stops at the first surprise
 
@@ -16,12 +18,17 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::crowd::Crowd;
-use coterie_core::limits::SESSION_TTL_MS_DEFAULT;
+use coterie_core::PartitionId;
+use coterie_core::limits::{SESSION_TTL_MS_DEFAULT, SESSION_TTL_MS_MAX};
 use coterie_core::machine::Machine;
-use coterie_sidecar::sessions::keeper::Touched;
+use coterie_proto::peer::{self, frame::Body};
+use coterie_sidecar::sessions::keeper::{Holder, Touched};
 use futures_util::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
 
+/// Partitions that one member leads and every sidecar uses.
+const PARTITIONS: usize = 32;
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How finely the keep-alives are spread over time.
 const TICK: Duration = Duration::from_millis(2);
 
@@ -37,7 +44,7 @@ fn of_a_core(cpu: Duration, within: Duration) -> f64 {
     100.0 * cpu.as_secs_f64() / within.as_secs_f64()
 }
 
-#[tokio::main(worker_threads = 2)]
+#[tokio::main(flavor = "current_thread")] // as the sidecar on so few cores
 async fn main() {
     let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<usize>().unwrap());
     let sessions = arguments.next().unwrap_or(10_000);
@@ -54,32 +61,72 @@ async fn main() {
     let idle = of_a_core(cpu() - before, begun.elapsed());
     println!("without sessions: {idle:.2} % of a core");
 
-    let crowd = Crowd::open(&nodes, sessions, SESSION_TTL_MS_DEFAULT).await;
+    let crowd = Crowd::open(&nodes, sessions, SESSION_TTL_MS_MAX).await;
     let revision = crowd.partition.with_machine(Machine::revision);
     let keeper = crowd.node.keepers().get(&crowd.id).unwrap();
+    let at_the_leader = async |holders: &[Holder]| {
+        let touched = join_all(holders.iter().map(|it| keeper.touch(&crowd.partition, it, PATIENCE))).await;
+        assert!(touched.iter().all(|touched| *touched == Touched::Alive), "a session has expired");
+    };
+    measure("at the leader", idle, within, &crowd.holders, 1, at_the_leader).await;
+    let leader = crowd.partition.leadership().borrow().leader.clone().unwrap();
+    let other = nodes.iter().find(|node| node.config().local.name != leader).unwrap();
+    let over_the_link = async |holders: &[Holder]| {
+        let request = keep_alive(&crowd.id, &holders[0], holders.len());
+        let answer = other.peers().call(&leader, request, PATIENCE).await;
+        let Ok(Body::KeptAlive(answer)) = answer else { panic!("{answer:?} is not the answer of a keep-alive") };
+        let alive = |it: &&peer::SessionAlive| matches!(it.result, Some(peer::session_alive::Result::TtlMs(_)));
+        assert_eq!(answer.sessions.iter().filter(alive).count(), holders.len(), "a session has expired");
+    };
+    measure("with their messages", idle, within, &crowd.holders, PARTITIONS, over_the_link).await;
+    let written = crowd.partition.with_machine(Machine::revision).0 - revision.0;
+    println!("{written} entries written, {} sessions live", crowd.live());
+}
+
+/// What a sidecar sends that holds so many sessions on partitions of one leader. Here they are one session, named so many
+/// times: a sidecar has one on each partition, and all of these are on one.
+fn keep_alive(id: &PartitionId, holder: &Holder, sessions: usize) -> Body {
+    let partition = Some(peer::Partition { group: id.group.to_string(), index: id.index });
+    let session = peer::SessionRef { partition, session: holder.session.0 };
+    let Holder { member, incarnation, .. } = holder;
+    let (member, incarnation) = (member.0.clone(), *incarnation);
+    Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions: vec![session; sessions] })
+}
+
+/// Keeps so many sessions alive by `keep`, evenly over time, `together` of them at a time, and prints what it costs.
+async fn measure(
+    what: &str,
+    idle: f64,
+    within: Duration,
+    sessions: &[Holder],
+    together: usize,
+    keep: impl AsyncFn(&[Holder]),
+) {
     let every = Duration::from_millis(SESSION_TTL_MS_DEFAULT / 3);
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let (begun, before) = (Instant::now(), cpu());
-    let (mut next, mut kept) = (0, 0_u64);
-    ticks.reset();
+    let mut kept = 0;
+    let mut sidecars = sessions.chunks(together).cycle();
     while begun.elapsed() < within {
         ticks.tick().await;
-        let due = (begun.elapsed().as_secs_f64() / every.as_secs_f64() * sessions as f64) as usize;
-        let holders = (next..due).map(|number| &crowd.holders[number % sessions]);
-        let touched = join_all(holders.map(|it| keeper.touch(&crowd.partition, it, Duration::from_secs(1)))).await;
-        assert!(touched.iter().all(|touched| *touched == Touched::Alive), "a session has expired");
-        kept += touched.len() as u64;
-        next = due;
+        let due = (begun.elapsed().as_secs_f64() / every.as_secs_f64() * sessions.len() as f64) as usize;
+        // All that are due at once, as they are of sidecars that know nothing of each other.
+        let mut round = Vec::new();
+        while kept + together <= due {
+            let sidecar = sidecars.next().unwrap();
+            kept += sidecar.len();
+            round.push(keep(sidecar));
+        }
+        join_all(round).await;
     }
     let took = begun.elapsed();
-    let used = cpu() - before;
-    let busy = of_a_core(used, took);
-    let written = crowd.partition.with_machine(Machine::revision).0 - revision.0;
+    let busy = of_a_core(cpu() - before, took);
     println!(
-        "with {sessions} idle sessions: {busy:.2} % of a core, {:.2} % more; {:.0} keep-alives/s, {:.2} µs each; \
-         {written} entries written, {} sessions live",
+        "with {} idle sessions, {what}: {busy:.2} % of a core, {:.2} % more; {:.0} keep-alives/s, {:.2} µs each",
+        sessions.len(),
         busy - idle,
         kept as f64 / took.as_secs_f64(),
         (busy - idle) / 100.0 * took.as_secs_f64() * 1e6 / kept as f64,
-        crowd.live(),
     );
 }

@@ -151,17 +151,17 @@ impl Directory {
 
     /// Whom to ask in this round of tries: the known leader on even rounds, else the replicas in turn; without replicas
     /// (the management group before anything is known) this member itself.
-    pub fn candidate(&self, partition: &PartitionId, own: &MemberName, round: usize) -> Option<MemberName> {
+    pub fn candidate(&self, partition: &PartitionId, own: &MemberName, round: usize) -> MemberName {
         if round.is_multiple_of(2)
             && let Some(leading) = self.leader(partition)
         {
-            return Some(leading.member);
+            return leading.member;
         }
         let replicas = self.replicas(partition);
         if replicas.is_empty() {
-            return Some(own.clone());
+            return own.clone();
         }
-        Some(replicas[(round / 2) % replicas.len()].clone())
+        replicas[(round / 2) % replicas.len()].clone()
     }
 }
 

@@ -162,6 +162,7 @@ impl Node {
         let (greetings, peers, stop) = (self.greetings().clone(), self.peers().clone(), self.stopping());
         spawn.spawn("greetings", Box::pin(greetings.run(peers, stop)));
         spawn.spawn("cluster", Box::pin(cluster::run(self.clone())));
+        spawn.spawn("sessions", Box::pin(self.sessions().clone().run()));
     }
 
     /// A refused directory takes this member out of everything at once, and for good.
@@ -367,7 +368,7 @@ impl Node {
     }
 
     /// Calls to peers.
-    pub(crate) fn peers(&self) -> &Peers {
+    pub fn peers(&self) -> &Peers {
         &self.0.peers
     }
 

@@ -231,9 +231,13 @@ impl Service {
             }
             Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions }) => {
                 let member = MemberName(member);
-                let sessions = sessions.into_iter();
-                let sessions = sessions.map(|session| self.keep_alive_here(session, member.clone(), incarnation));
-                let sessions = futures_util::future::join_all(sessions).await;
+                // None waits for the majority of another one's partition: its holder asks again, for it alone.
+                let wait = sessions.len() == 1;
+                let mut answers = Vec::with_capacity(sessions.len());
+                for session in sessions {
+                    answers.push(self.keep_alive_here(session, member.clone(), incarnation, wait).await);
+                }
+                let sessions = answers;
                 Some(Body::KeptAlive(peer::KeepAliveResponse { sessions }))
             }
             Body::LaneOpened(_)
@@ -310,6 +314,7 @@ impl Service {
         session: peer::SessionRef,
         member: MemberName,
         incarnation: u64,
+        wait: bool,
     ) -> peer::SessionAlive {
         use peer::session_alive::Result as Answer;
         let id = session.session;
@@ -324,7 +329,12 @@ impl Service {
                 let touched = match self.node.keepers().get(&name) {
                     Some(keeper) => {
                         let holder = Holder { session: SessionId(id), member, incarnation };
-                        keeper.touch(&local, &holder, timeout).await
+                        if wait {
+                            keeper.touch(&local, &holder, timeout).await
+                        } else {
+                            let leader = || Touched::Elsewhere(local.leadership().borrow().leader.clone());
+                            keeper.touch_by_lease(&local, &holder).unwrap_or_else(leader)
+                        }
                     }
                     None => Touched::Elsewhere(None),
                 };

@@ -113,27 +113,22 @@ impl Router {
                 break;
             }
             let mut known = self.0.directory.leader(partition);
-            let target = hint.take().or_else(|| self.0.directory.candidate(partition, &self.0.own, round));
+            let member = hint.take().unwrap_or_else(|| self.0.directory.candidate(partition, &self.0.own, round));
             round += 1;
-            if let Some(member) = target {
-                let budget = if member == self.0.own {
-                    remaining
-                } else {
-                    remaining.min(Duration::from_millis(limits::TRY_MS_MAX))
-                };
-                let tried = try_at(member, budget, open.iter().map(|open| open.index).collect()).await;
-                let mut again = Vec::new();
-                for (mut open, tried) in open.into_iter().zip(tried) {
-                    match open.fate.judge(tried) {
-                        Verdict::Answer(answer) => answers[open.index] = Some(answer),
-                        Verdict::Again(member) => {
-                            hint = hint.or(member);
-                            again.push(open);
-                        }
+            let budget =
+                if member == self.0.own { remaining } else { remaining.min(Duration::from_millis(limits::TRY_MS_MAX)) };
+            let tried = try_at(member, budget, open.iter().map(|open| open.index).collect()).await;
+            let mut again = Vec::new();
+            for (mut open, tried) in open.into_iter().zip(tried) {
+                match open.fate.judge(tried) {
+                    Verdict::Answer(answer) => answers[open.index] = Some(answer),
+                    Verdict::Again(member) => {
+                        hint = hint.or(member);
+                        again.push(open);
                     }
                 }
-                open = again;
             }
+            open = again;
             if open.is_empty() {
                 break;
             }

@@ -74,15 +74,24 @@ impl Keeper {
     /// expired, and a later leader gives it its full time from then on. Clocks that run at about the same rate are what
     /// sessions rest on anyway.
     pub async fn touch(&self, partition: &Partition, holder: &Holder, timeout: Duration) -> Touched {
+        if let Some(touched) = self.touch_by_lease(partition, holder) {
+            return touched;
+        }
+        match partition.confirm_leadership(timeout).await {
+            Ok(()) => self.touched(partition, holder),
+            Err(ProposeError::NotLeader(leader)) => Touched::Elsewhere(leader),
+            Err(ProposeError::Rejected(_)) => Touched::Elsewhere(None),
+        }
+    }
+
+    /// The same without waiting for anybody: `None` if that takes a majority's word.
+    pub fn touch_by_lease(&self, partition: &Partition, holder: &Holder) -> Option<Touched> {
+        partition.leads_by_lease().then(|| self.touched(partition, holder))
+    }
+
+    fn touched(&self, partition: &Partition, holder: &Holder) -> Touched {
         let Holder { session, member, incarnation } = holder;
         let session = *session;
-        if !partition.leads_by_lease() {
-            match partition.confirm_leadership(timeout).await {
-                Ok(()) => {}
-                Err(ProposeError::NotLeader(leader)) => return Touched::Elsewhere(leader),
-                Err(ProposeError::Rejected(_)) => return Touched::Elsewhere(None),
-            }
-        }
         let held = partition.with_machine(|machine| machine.session_held_by(session, member, *incarnation));
         let Some(ttl_ms) = held else { return Touched::Lost };
         let now_ms = self.env.clock.monotonic_ms();
