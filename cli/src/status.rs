@@ -47,7 +47,8 @@ fn render(status: &Status) -> String {
             or_dash(&member.refused),
         ]);
     }
-    let mut partitions = table(&["PARTITION", "TYPE", "STATE", "LEADER", "TERM", "QUORUM", "REPLICAS", "APPLIED"]);
+    let mut partitions =
+        table(&["PARTITION", "TYPE", "STATE", "LEADER", "TERM", "QUORUM", "REPLICAS", "APPLIED", "READ-ONLY"]);
     for group in &status.partition_groups {
         for partition in &group.partitions {
             partitions.add_row(vec![
@@ -59,6 +60,7 @@ fn render(status: &Status) -> String {
                 yes(partition.has_quorum).to_owned(),
                 partition.replicas.join(","),
                 applied(partition),
+                or_dash(&partition.read_only).to_owned(),
             ]);
         }
     }
@@ -90,7 +92,7 @@ fn to_json(status: &Status) -> Value {
         json!({
             "partition": partition.index, "leader": partition.leader, "term": partition.term.to_string(),
             "replicas": partition.replicas, "applied": partition.applied.to_string(), "local": partition.local,
-            "has_quorum": partition.has_quorum,
+            "has_quorum": partition.has_quorum, "read_only": partition.read_only,
         })
     };
     let groups = status.partition_groups.iter().map(|group| {

@@ -76,7 +76,11 @@ async fn main() {
         let answer = other.peers().call(&leader, request, PATIENCE).await;
         let Ok(Body::KeptAlive(answer)) = answer else { panic!("{answer:?} is not the answer of a keep-alive") };
         let alive = |it: &&peer::SessionAlive| matches!(it.result, Some(peer::session_alive::Result::TtlMs(_)));
-        assert_eq!(answer.sessions.iter().filter(alive).count(), holders.len(), "a session has expired");
+        assert_eq!(
+            answer.sessions.iter().filter(alive).count(),
+            holders.len(),
+            "a lease has lapsed: the machine stands still too often"
+        );
     };
     measure("with their messages", idle, within, &crowd.holders, PARTITIONS, over_the_link).await;
     let written = crowd.partition.with_machine(Machine::revision).0 - revision.0;

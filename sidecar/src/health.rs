@@ -96,6 +96,16 @@ fn exposition(measured: &Measured<'_>) -> String {
         let labels = [("partition_group", group), ("partition", index.as_str())];
         text.sample("coterie_partition_applied", &labels, partition.applied);
     }
+    text.family(
+        "coterie_partition_read_only",
+        "gauge",
+        "Whether this member's replica refuses writes for want of room, or would if it led.",
+    );
+    for (group, partition) in partitions(status) {
+        let index = partition.partition.to_string();
+        let labels = [("partition_group", group), ("partition", index.as_str())];
+        text.sample("coterie_partition_read_only", &labels, u64::from(!partition.read_only.is_empty()));
+    }
     text.family("coterie_requests_total", "counter", "Requests of applications by operation and code.");
     for (op, code, count) in requests {
         text.sample("coterie_requests_total", &[("op", op), ("code", code)], *count);

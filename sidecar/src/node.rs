@@ -162,7 +162,6 @@ impl Node {
         let (greetings, peers, stop) = (self.greetings().clone(), self.peers().clone(), self.stopping());
         spawn.spawn("greetings", Box::pin(greetings.run(peers, stop)));
         spawn.spawn("cluster", Box::pin(cluster::run(self.clone())));
-        spawn.spawn("sessions", Box::pin(self.sessions().clone().run()));
     }
 
     /// A refused directory takes this member out of everything at once, and for good.

@@ -129,13 +129,23 @@ fn partition(node: &Node, id: &PartitionId, replicas: Vec<String>) -> v1::Partit
     let leading = node.directory().leader(id);
     let local = node.partitions().get(id);
     let (mut leader, mut term) = leading.map(|leading| (leading.member.0, leading.term)).unwrap_or_default();
-    let (mut applied, mut has_quorum) = (0, !leader.is_empty());
+    let (mut applied, mut has_quorum, mut read_only) = (0, !leader.is_empty(), None);
     if let Some(local) = &local {
         let now = local.leadership().borrow().clone();
         leader = now.leader.map(|leader| leader.0).unwrap_or_default();
         term = now.term;
         applied = local.applied().borrow().index;
+        read_only = local.read_only();
         has_quorum = if now.leading { now.has_quorum } else { local.silent_ms() < limits::STALE_MS };
     }
-    v1::PartitionStatus { partition: id.index, leader, term, replicas, applied, local: local.is_some(), has_quorum }
+    v1::PartitionStatus {
+        partition: id.index,
+        leader,
+        term,
+        replicas,
+        applied,
+        local: local.is_some(),
+        has_quorum,
+        read_only: read_only.unwrap_or_default(),
+    }
 }

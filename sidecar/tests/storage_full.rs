@@ -59,6 +59,12 @@ fn create(group: &str) -> v1::CreateGroupRequest {
     v1::CreateGroupRequest { group: group.to_owned(), ..v1::CreateGroupRequest::default() }
 }
 
+/// What the status of a member says of the room of its partitions.
+fn read_only(node: &Node) -> Vec<String> {
+    let groups = node.status().partition_groups;
+    groups.into_iter().flat_map(|group| group.partitions).map(|partition| partition.read_only).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d12_a_full_volume_refuses_writes_with_a_code_answers_reads_and_recovers_by_itself() {
     let disk = MemDisk::new();
@@ -66,6 +72,7 @@ async fn d12_a_full_volume_refuses_writes_with_a_code_answers_reads_and_recovers
     let channel = Channel::from_shared(format!("http://127.0.0.1:{port}")).unwrap().connect().await.unwrap();
     let mut grpc = GroupsClient::new(channel);
     grpc.create(create("before")).await.unwrap();
+    assert!(read_only(&node).iter().all(String::is_empty));
     // The log's present segment has 16 MiB of room, which changes nothing.
     for free_bytes in [(32 << 20) - 1, 0] {
         disk.set_free_bytes(free_bytes);
@@ -86,9 +93,11 @@ async fn d12_a_full_volume_refuses_writes_with_a_code_answers_reads_and_recovers
         let (status, group) = http(port, "GET", "before").await;
         assert_eq!((status, group["consistency"].as_str()), (200, Some("linearizable")));
         assert_eq!((node.live(), node.ready()), (Ok(()), Ok(())));
+        assert!(read_only(&node).iter().all(|reason| reason.contains(&says)), "{:?}", read_only(&node));
     }
     disk.set_free_bytes(u64::MAX);
     while grpc.create(create("over-grpc")).await.is_err() {}
+    assert!(read_only(&node).iter().all(String::is_empty));
     assert_eq!(http(port, "PUT", "over-http").await.0, 200);
     tokio::time::timeout(Duration::from_secs(30), node.stop()).await.unwrap();
 }

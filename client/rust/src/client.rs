@@ -329,12 +329,14 @@ pub struct StatusPartition {
     pub term: u64,
     /// The cluster members that hold it.
     pub replicas: Vec<String>,
-    /// The last revision applied by the answering sidecar's replica; 0 if it holds none.
+    /// The index in its log up to which the answering sidecar's replica has applied it; 0 if it holds none.
     pub applied: u64,
     /// Whether the answering sidecar holds a replica.
     pub local: bool,
     /// Whether a majority follows its leader, as far as the answering sidecar knows.
     pub has_quorum: bool,
+    /// Why the answering sidecar's replica refuses writes for want of room, or would if it led; empty while it takes them.
+    pub read_only: String,
 }
 
 impl From<v1::StatusResponse> for Status {
@@ -380,8 +382,10 @@ impl From<v1::PartitionGroupStatus> for StatusPartitionGroup {
 
 impl From<v1::PartitionStatus> for StatusPartition {
     fn from(partition: v1::PartitionStatus) -> Self {
-        let v1::PartitionStatus { partition: index, leader, term, replicas, applied, local, has_quorum } = partition;
-        Self { index, leader: (!leader.is_empty()).then_some(leader), term, replicas, applied, local, has_quorum }
+        let v1::PartitionStatus { partition: index, leader, term, replicas, applied, local, has_quorum, read_only } =
+            partition;
+        let leader = (!leader.is_empty()).then_some(leader);
+        Self { index, leader, term, replicas, applied, local, has_quorum, read_only }
     }
 }
 

@@ -56,6 +56,18 @@ async fn d12_a_leased_read_asks_nobody_and_ends_with_the_lease() {
     panic!("no leased read while the lease held; or this machine stands still too often");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d12_the_only_replica_needs_nobody_to_hold_its_lease() {
+    let cluster = Cluster::formed(1).await;
+    let replica = cluster.replica(cluster.leader().await);
+    let began = Instant::now();
+    while began.elapsed() < 3 * replica.timing().lease() {
+        assert!(replica.leads_by_lease(), "after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await; // plays time without answers
+    }
+    assert!(leased(&replica).await.is_ok());
+}
+
 /// Reads on `replica` until `over`, and checks that nothing read after `acknowledged` misses the group.
 async fn read_on(replica: Partition, group: String, acknowledged: Arc<AtomicBool>, over: Arc<AtomicBool>) -> usize {
     let mut answered = 0;

@@ -62,6 +62,10 @@ pub fn problem_with_status(rejection: &Rejection, status: u16) -> Response {
     body["status"] = json!(status.as_u16());
     let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], body.to_string()).into_response();
     annotate(response.headers_mut(), rejection.code);
+    if rejection.code == ErrorCode::TooLarge {
+        // What is left of the body is not read (RFC 9110, 15.5.14).
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

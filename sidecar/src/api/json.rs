@@ -435,6 +435,7 @@ fn partition(partition: &v1::PartitionStatus) -> Value {
         "applied": text(partition.applied),
         "local": partition.local,
         "has_quorum": partition.has_quorum,
+        "read_only": partition.read_only,
     })
 }
 

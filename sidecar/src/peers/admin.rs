@@ -37,7 +37,16 @@ impl Service {
         });
         let replicas = partitions.first().map_or(0, |partition| partition.replicas.len());
         let partition_states = partitions.into_iter().map(|partition| {
-            let v1::PartitionStatus { partition, leader, term, replicas, applied: _, local: _, has_quorum } = partition;
+            let v1::PartitionStatus {
+                partition,
+                leader,
+                term,
+                replicas,
+                has_quorum,
+                applied: _,
+                local: _,
+                read_only: _,
+            } = partition;
             let absent = |member: &&String| {
                 **member != self.node.config().local.name.0
                     && !self.node.greetings().reachable(&MemberName((*member).clone()))

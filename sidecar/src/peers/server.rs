@@ -230,14 +230,14 @@ impl Service {
                 Some(if is_too_large(&response) { Body::Queried(not_queried(&too_large())) } else { response })
             }
             Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions }) => {
-                let member = MemberName(member);
-                // None waits for the majority of another one's partition: its holder asks again, for it alone.
-                let wait = sessions.len() == 1;
-                let mut answers = Vec::with_capacity(sessions.len());
-                for session in sessions {
-                    answers.push(self.keep_alive_here(session, member.clone(), incarnation, wait).await);
+                if sessions.len() > limits::KEEP_ALIVES_MAX {
+                    return Some(Body::KeptAlive(peer::KeepAliveResponse::default()));
                 }
-                let sessions = answers;
+                let member = MemberName(member);
+                let patience = (sessions.len() == 1).then_some(Duration::from_millis(limits::TRY_MS_MAX));
+                let named = sessions.into_iter();
+                let named = named.map(|session| self.keep_alive_here(session, member.clone(), incarnation, patience));
+                let sessions = futures_util::future::join_all(named).await;
                 Some(Body::KeptAlive(peer::KeepAliveResponse { sessions }))
             }
             Body::LaneOpened(_)
@@ -309,12 +309,13 @@ impl Service {
         }
     }
 
+    /// Answers one keep-alive, after asking a majority for so long at most where no lease says who leads.
     async fn keep_alive_here(
         &self,
         session: peer::SessionRef,
         member: MemberName,
         incarnation: u64,
-        wait: bool,
+        patience: Option<Duration>,
     ) -> peer::SessionAlive {
         use peer::session_alive::Result as Answer;
         let id = session.session;
@@ -325,15 +326,13 @@ impl Service {
                 Elsewhere::Failure(failure) => Answer::Failure(failure),
             },
             Ok((name, local)) => {
-                let timeout = Duration::from_millis(limits::TRY_MS_MAX);
                 let touched = match self.node.keepers().get(&name) {
                     Some(keeper) => {
                         let holder = Holder { session: SessionId(id), member, incarnation };
-                        if wait {
-                            keeper.touch(&local, &holder, timeout).await
-                        } else {
-                            let leader = || Touched::Elsewhere(local.leadership().borrow().leader.clone());
-                            keeper.touch_by_lease(&local, &holder).unwrap_or_else(leader)
+                        let leader = || Touched::Elsewhere(local.leadership().borrow().leader.clone());
+                        match patience {
+                            Some(patience) => keeper.touch(&local, &holder, patience).await,
+                            None => keeper.touch_by_lease(&local, &holder).unwrap_or_else(leader),
                         }
                     }
                     None => Touched::Elsewhere(None),

@@ -1,6 +1,7 @@
 //! Holding sessions.
 
-mod keeping;
+mod keep_alives;
+mod plan;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,8 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use coterie_core::command::{Command, Reply};
 use coterie_core::{ErrorCode, MemberName, PartitionId, Rejection, SessionId};
 use coterie_env::Env;
-use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::RATE_MARGIN;
@@ -73,23 +73,24 @@ struct Inner {
     partitions: Partitions,
     keepers: Keepers,
     peers: Peers,
-    held: Mutex<BTreeMap<PartitionId, Held>>,
-    opening: tokio::sync::Mutex<()>,
-    /// When the beats of keep-alives began.
-    begun: Instant,
-    /// A session was opened.
-    opened: Notify,
+    table: Mutex<Table>,
+    /// To the one that keeps them alive: as many as are held at most, as it takes them at once.
+    opened: mpsc::UnboundedSender<(PartitionId, SessionId)>,
     stopping: CancellationToken,
 }
 
-/// A session, and its keep-alives.
+#[derive(Default)]
+struct Table {
+    sessions: BTreeMap<PartitionId, Held>,
+    /// One at a time is opened on each partition.
+    opening: BTreeMap<PartitionId, Arc<tokio::sync::Mutex<()>>>,
+    /// None is held any more.
+    closed: bool,
+}
+
 struct Held {
     session: Session,
     status: watch::Sender<SessionStatus>,
-    /// When the next one goes; `None` while one is under way.
-    due: Option<Instant>,
-    /// How many were not answered by the leader since the last that was.
-    tries: usize,
 }
 
 /// What [`Sessions`] is made of.
@@ -117,12 +118,12 @@ pub struct Parts {
 }
 
 impl Sessions {
-    /// No session yet.
+    /// No session yet. Starts the task that keeps them alive.
     pub fn new(parts: Parts) -> Self {
         let Parts { env, own, incarnation, ttl_ms, router, directory, partitions, keepers, peers, stopping } = parts;
-        let held = Mutex::default();
-        let opening = tokio::sync::Mutex::default();
-        Self(Arc::new(Inner {
+        let (opened, receiver) = mpsc::unbounded_channel();
+        let spawn = env.spawn.clone();
+        let sessions = Self(Arc::new(Inner {
             env,
             own,
             incarnation,
@@ -132,17 +133,20 @@ impl Sessions {
             partitions,
             keepers,
             peers,
-            held,
-            opening,
-            begun: Instant::now(),
-            opened: Notify::new(),
+            table: Mutex::default(),
+            opened,
             stopping,
-        }))
-    }
-
-    /// Keeps the sessions alive until the process stops.
-    pub async fn run(self) {
-        keeping::run(&self).await;
+        }));
+        let this = sessions.clone();
+        let keeping = async move {
+            keep_alives::run(&this, receiver).await;
+            // Whoever follows one hears that it has ended.
+            let mut table = this.lock();
+            table.closed = true;
+            table.sessions.clear();
+        };
+        spawn.spawn("sessions", Box::pin(keeping));
+        sessions
     }
 
     /// The session on a partition; opened if there is none, or if the one that was is lost.
@@ -150,7 +154,8 @@ impl Sessions {
         if let Some(session) = self.held(partition) {
             return Ok(session);
         }
-        let waiting = tokio::time::timeout(deadline.remaining(&self.0.env), self.0.opening.lock()).await;
+        let opening = self.lock().opening.entry(partition.clone()).or_default().clone();
+        let waiting = tokio::time::timeout(deadline.remaining(&self.0.env), opening.lock()).await;
         let _one_at_a_time = waiting.map_err(|_| {
             Rejection::new(ErrorCode::NoQuorum, format!("no session on partition {partition} could be opened in time"))
         })?;
@@ -158,6 +163,10 @@ impl Sessions {
             return Ok(session);
         }
         let inner = &self.0;
+        let shutting_down = || Rejection::new(ErrorCode::ShuttingDown, "the sidecar is shutting down");
+        if self.lock().closed {
+            return Err(shutting_down());
+        }
         let sent_ms = inner.env.clock.monotonic_ms();
         let command =
             Command::OpenSession { member: inner.own.clone(), incarnation: inner.incarnation, ttl_ms: inner.ttl_ms };
@@ -167,15 +176,28 @@ impl Sessions {
         };
         let (sender, status) = watch::channel(self.vouched(sent_ms));
         let session = Session { id, status };
-        let held = Held { session: session.clone(), status: sender, due: Some(self.next_beat()), tries: 0 };
-        self.lock().insert(partition.clone(), held);
-        inner.opened.notify_one();
+        let mut table = self.lock();
+        if table.closed {
+            // It expires.
+            return Err(shutting_down());
+        }
+        table.sessions.insert(partition.clone(), Held { session: session.clone(), status: sender });
+        drop(table);
+        // An error: the process stops.
+        let _ = inner.opened.send((partition.clone(), id));
         Ok(session)
     }
 
     /// Closes all sessions: the last act of a process that stops in good order.
     pub async fn close(&self, deadline: Deadline) {
-        let held = std::mem::take(&mut *self.lock());
+        let held = {
+            let mut table = self.lock();
+            table.closed = true;
+            std::mem::take(&mut table.sessions)
+        };
+        // Others may be granted what they hold as soon as one of them is closed.
+        let now_ms = self.0.env.clock.monotonic_ms();
+        held.values().for_each(|held| held.lose(now_ms));
         let closing = held.iter().map(|(partition, held)| async move {
             let command = Command::CloseSession(held.session.id);
             let router = &self.0.router;
@@ -188,17 +210,17 @@ impl Sessions {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.lock().len()
+        self.lock().sessions.len()
     }
 
     fn held(&self, partition: &PartitionId) -> Option<Session> {
-        let held = self.lock();
-        let session = held.get(partition).map(|held| &held.session);
+        let table = self.lock();
+        let session = table.sessions.get(partition).map(|held| &held.session);
         session.filter(|session| session.status.borrow().state != SessionState::Lost).cloned()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PartitionId, Held>> {
-        self.0.held.lock().expect("no panic while the lock is held")
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().expect("no panic while the lock is held")
     }
 
     fn vouched(&self, sent_ms: u64) -> SessionStatus {

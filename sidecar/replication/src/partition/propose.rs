@@ -256,6 +256,16 @@ impl Partition {
         })
     }
 
+    /// Why writes are refused for want of room, or would be if this replica led; `None` while they are taken.
+    pub fn read_only(&self) -> Option<String> {
+        match self.inner.log.admit(Demand::Growth, 0) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => Some(error.to_string()),
+            Err(_) | Ok(()) => {
+                self.short_majority().map(|reason| format!("a majority of its replicas has no room: {reason}"))
+            }
+        }
+    }
+
     /// Why a majority would refuse growth, if this replica leads.
     fn short_majority(&self) -> Option<String> {
         let Inner { env, raft, rooms, .. } = &*self.inner;

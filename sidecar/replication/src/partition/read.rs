@@ -84,7 +84,13 @@ impl Partition {
     fn holds_lease(&self, term: u64) -> bool {
         let Inner { raft, lease, env, .. } = &*self.inner;
         let age = raft.data_metrics().borrow_watched().last_quorum_acked.map(|at| at.elapsed());
-        age.is_some_and(|age| lease.holds(term, age, &*env.clock))
+        let holds = |age| lease.holds(term, age, &*env.clock);
+        age.is_some_and(holds) || self.is_only_replica() && holds(Duration::ZERO)
+    }
+
+    /// Whether there is nobody else, not even to become a voter: then nobody's answer is needed, and none ever comes.
+    fn is_only_replica(&self) -> bool {
+        self.inner.raft.server_metrics().borrow_watched().membership_config.membership().nodes().count() == 1
     }
 
     /// Whether this replica surely leads now, as a leased read has it: nobody else can, and all that earlier leaders decided

@@ -210,6 +210,7 @@ fn partition(value: &Value) -> v1::PartitionStatus {
         applied: number(value, "applied"),
         local: flag(value, "local"),
         has_quorum: flag(value, "has_quorum"),
+        read_only: text(value, "read_only"),
     }
 }
 

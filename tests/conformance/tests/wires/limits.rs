@@ -117,6 +117,7 @@ fn http_a_request_of_2_or_100_mb_is_refused_before_its_body_and_the_process_surv
             let (head, problem) = announced(bytes).await;
             assert!(head.starts_with("http/1.1 413 "), "{head}");
             assert!(head.contains("content-type: application/problem+json"), "{head}");
+            assert!(head.contains("connection: close"), "{head}");
             let words = (problem["code"].as_str(), problem["retry"].as_str());
             assert_eq!(words, (Some("too_large"), Some("never")), "{problem}");
             assert!(problem["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{problem}");
