@@ -8,7 +8,8 @@
 //! taken, before the sessions are there and while they are. What is more, is theirs: the leader's check that it leads, the
 //! lookup of each session and its deadline, and the timers. Then the same once more with the messages that bring
 //! keep-alives, at both their ends: each sidecar holds a session on every partition that it uses, here 32 that one member
-//! leads, and keeps all of them alive with one message. (The sessions' own time-out is longer here, so that none ends meanwhile.)
+//! leads, and keeps all of them alive with one message. (The sessions' own time-out is longer here, so that none ends
+//! meanwhile.)
 
 #![allow(clippy::unwrap_used)] // a measurement: it stops at the first surprise
 

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use coterie_core::command::Presence;
 use coterie_env::Listener;
-use coterie_proto::v1::StatusResponse;
+use coterie_proto::v1::{PartitionStatus, StatusResponse};
 
 use crate::api::counters::Counters;
 use crate::api::serve::tcp;
@@ -79,33 +79,15 @@ fn exposition(measured: &Measured<'_>) -> String {
     for label in state::State::LABELS {
         text.sample("coterie_state", &[("state", label)], u64::from(*label == status.state));
     }
-    text.family("coterie_partition_leader", "gauge", "Whether this member leads the partition.");
-    let leads = |leader: &str| u64::from(leader == status.member);
-    for (group, partition) in partitions(status) {
-        let index = partition.partition.to_string();
-        let labels = [("partition_group", group), ("partition", index.as_str())];
-        text.sample("coterie_partition_leader", &labels, leads(&partition.leader));
-    }
-    text.family(
-        "coterie_partition_applied",
-        "gauge",
-        "The index in its log up to which this member's replica has applied.",
-    );
-    for (group, partition) in partitions(status) {
-        let index = partition.partition.to_string();
-        let labels = [("partition_group", group), ("partition", index.as_str())];
-        text.sample("coterie_partition_applied", &labels, partition.applied);
-    }
-    text.family(
-        "coterie_partition_read_only",
-        "gauge",
-        "Whether this member's replica refuses writes for want of room, or would if it led.",
-    );
-    for (group, partition) in partitions(status) {
-        let index = partition.partition.to_string();
-        let labels = [("partition_group", group), ("partition", index.as_str())];
-        text.sample("coterie_partition_read_only", &labels, u64::from(!partition.read_only.is_empty()));
-    }
+    text.partitions("coterie_partition_leader", "Whether this member leads the partition.", status, |partition| {
+        u64::from(partition.leader == status.member)
+    });
+    let help = "The index in its log up to which this member's replica has applied.";
+    text.partitions("coterie_partition_applied", help, status, |partition| partition.applied);
+    let help = "Whether this member's replica refuses writes for want of room, or would if it led.";
+    text.partitions("coterie_partition_read_only", help, status, |partition| {
+        u64::from(!partition.read_only.is_empty())
+    });
     text.family("coterie_requests_total", "counter", "Requests of applications by operation and code.");
     for (op, code, count) in requests {
         text.sample("coterie_requests_total", &[("op", op), ("code", code)], *count);
@@ -117,13 +99,6 @@ fn exposition(measured: &Measured<'_>) -> String {
         text.sample("coterie_memberships", &[("presence", presence_label(*presence))], count(*number));
     }
     text.0
-}
-
-/// Partitions with a replica on this member.
-fn partitions(status: &StatusResponse) -> impl Iterator<Item = (&str, &coterie_proto::v1::PartitionStatus)> {
-    let groups = status.partition_groups.iter();
-    groups
-        .flat_map(|group| group.partitions.iter().filter(|partition| partition.local).map(|p| (group.name.as_str(), p)))
 }
 
 fn presence_label(presence: Presence) -> &'static str {
@@ -151,6 +126,17 @@ impl Text {
         let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
+
+    /// A gauge of each partition with a replica on this member.
+    fn partitions(&mut self, name: &str, help: &str, status: &StatusResponse, value: impl Fn(&PartitionStatus) -> u64) {
+        self.family(name, "gauge", help);
+        for group in &status.partition_groups {
+            for partition in group.partitions.iter().filter(|partition| partition.local) {
+                let index = partition.partition.to_string();
+                self.sample(name, &[("partition_group", &group.name), ("partition", &index)], value(partition));
+            }
+        }
+    }
 }
 
 fn escaped(value: &str) -> String {
@@ -159,7 +145,7 @@ fn escaped(value: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use coterie_proto::v1::{PartitionGroupStatus, PartitionStatus};
+    use coterie_proto::v1::PartitionGroupStatus;
 
     use super::*;
 
@@ -169,6 +155,7 @@ mod tests {
             partition: 1,
             leader: leader.to_owned(),
             applied: 40,
+            read_only: if leader == "member-1" { "" } else { "the volume is full" }.to_owned(),
             local,
             ..PartitionStatus::default()
         };
@@ -199,6 +186,8 @@ mod tests {
             "coterie_partition_leader{partition_group=\"system\",partition=\"1\"} 1",
             "coterie_partition_leader{partition_group=\"a\\\"b\",partition=\"1\"} 0",
             "coterie_partition_applied{partition_group=\"system\",partition=\"1\"} 40",
+            "coterie_partition_read_only{partition_group=\"system\",partition=\"1\"} 0",
+            "coterie_partition_read_only{partition_group=\"a\\\"b\",partition=\"1\"} 1",
             "coterie_requests_total{op=\"join\",code=\"ok\"} 3",
             "coterie_sessions 2",
             "coterie_memberships{presence=\"stream\"} 5",

@@ -93,6 +93,13 @@ struct Held {
     status: watch::Sender<SessionStatus>,
 }
 
+impl Held {
+    /// Nothing is vouched for any more.
+    fn lose(&self, now_ms: u64) {
+        self.status.send_replace(SessionStatus { state: SessionState::Lost, valid_until_ms: now_ms });
+    }
+}
+
 /// What [`Sessions`] is made of.
 pub struct Parts {
     /// The world.

@@ -216,10 +216,7 @@ impl Partition {
             }
             Ok(()) if demand == Demand::Growth => match self.short_majority() {
                 Some(reason) if !are_needed() => {
-                    let message = format!(
-                        "{} takes no writes and answers reads, as a majority of its replicas has no room: {reason}",
-                        self.inner.id
-                    );
+                    let message = format!("{} takes no writes and answers reads, as {reason}", self.inner.id);
                     return Err(ProposeError::rejected(ErrorCode::StorageFull, message));
                 }
                 Some(_) | None => Ok(()),
@@ -260,9 +257,7 @@ impl Partition {
     pub fn read_only(&self) -> Option<String> {
         match self.inner.log.admit(Demand::Growth, 0) {
             Err(error) if error.kind() == ErrorKind::StorageFull => Some(error.to_string()),
-            Err(_) | Ok(()) => {
-                self.short_majority().map(|reason| format!("a majority of its replicas has no room: {reason}"))
-            }
+            Err(_) | Ok(()) => self.short_majority(),
         }
     }
 
@@ -274,7 +269,8 @@ impl Partition {
             return None;
         }
         let voters = || raft.server_metrics().borrow_watched().membership_config.voter_ids().collect();
-        rooms.short_majority(voters, env.clock.monotonic_ms())
+        let reason = rooms.short_majority(voters, env.clock.monotonic_ms())?;
+        Some(format!("a majority of its replicas has no room: {reason}"))
     }
 
     fn refused(&self, error: ClientWriteError<TypeConfig>) -> ProposeError {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use coterie_core::{MemberName, PartitionGroupName, PartitionId, SessionId};
+use coterie_core::{MemberName, PartitionId, SessionId};
 use coterie_proto::peer;
 use coterie_proto::peer::frame::Body;
 use futures_util::StreamExt as _;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::plan::{Ask, Plan};
-use super::{SessionState, SessionStatus, Sessions};
+use super::{SessionState, Sessions};
 use crate::limits;
 use crate::peers::client::{from_wire, to_wire};
 use crate::sessions::keeper::{Holder, Touched};
@@ -72,9 +72,8 @@ impl Sessions {
 
     /// Whether the partition's group was deleted, and its sessions with it.
     fn is_deleted(&self, partition: &PartitionId) -> bool {
-        let is_known = |view: &crate::directory::View| view.directory.partition_groups.contains_key(&partition.group);
-        let view = self.0.directory.view();
-        partition.group.0 != PartitionGroupName::SYSTEM && view.is_ok_and(|view| !is_known(&view))
+        let directory = &self.0.directory;
+        !partition.group.is_system() && directory.view().is_ok() && directory.generation(partition).is_none()
     }
 
     async fn touch_here(&self, (partition, id): &(PartitionId, SessionId), timeout: Duration) -> Touched {
@@ -148,13 +147,6 @@ impl Sessions {
                 });
             }
         }
-    }
-}
-
-impl super::Held {
-    /// Nothing is vouched for any more.
-    pub(super) fn lose(&self, now_ms: u64) {
-        self.status.send_replace(SessionStatus { state: SessionState::Lost, valid_until_ms: now_ms });
     }
 }
 

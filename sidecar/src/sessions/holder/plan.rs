@@ -54,9 +54,11 @@ impl Plan {
 
     /// A session was opened, perhaps in place of another one.
     pub(super) fn add(&mut self, partition: PartitionId, id: SessionId, now: Instant) {
-        self.due.retain(|(_, of)| *of != partition);
-        self.due.insert((self.next_beat(now), partition.clone()));
-        self.sessions.insert(partition, Kept { id, next: Next::Together, failed: 0 });
+        let kept = Kept { id, next: Next::Together, failed: 0 };
+        if self.sessions.insert(partition.clone(), kept).is_some() {
+            self.due.retain(|(_, of)| *of != partition);
+        }
+        self.due.insert((self.next_beat(now), partition));
     }
 
     /// When something is to be asked; `None` while there is nothing.
