@@ -20,6 +20,9 @@ use coterie_store::snapshots::Snapshots;
 /// Writes that are under way at once.
 const WRITERS: u64 = 64;
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How many of the longest waits are shown, and how far apart these are at least: one stall is many waits.
+const SHOWN_MAX: usize = 5;
+const APART: Duration = Duration::from_millis(500);
 
 /// Nobody else.
 struct Alone;
@@ -104,12 +107,15 @@ impl Figures {
                 at(990),
                 at(999)
             );
-            let mut shown: Option<Instant> = None;
-            for (time, over) in times.iter().rev().take(500) {
-                if shown.is_some_and(|shown| shown.max(*over) - shown.min(*over) < Duration::from_millis(500)) {
+            let mut shown: Vec<Instant> = Vec::new();
+            for (time, over) in times.iter().rev() {
+                if shown.iter().any(|shown| shown.max(over).duration_since(*shown.min(over)) < APART) {
                     continue;
                 }
-                shown = Some(*over);
+                if shown.len() == SHOWN_MAX {
+                    break;
+                }
+                shown.push(*over);
                 let since = made.iter().filter(|(_, done)| done <= over).map(|(_, done)| *over - *done).min();
                 println!("    {time:?}, {since:?} after a snapshot was there");
             }

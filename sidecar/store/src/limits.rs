@@ -56,4 +56,8 @@ pub const SNAPSHOT_PIECE_BYTES_MAX: usize = 8 << 20;
 /// Bytes of a snapshot that are written between two flushes of it: a flush of the log waits for less than this takes.
 pub const SNAPSHOT_SYNC_BYTES: u64 = 2 << 20;
 
+/// Bytes of a snapshot that nobody needs any longer, freed between two flushes of it: a flush of the log waits for less
+/// than this takes.
+pub const SNAPSHOT_FREE_BYTES: u64 = 4 << 20;
+
 const _: () = assert!(RESERVE_SEGMENTS_HARD < RESERVE_SEGMENTS);

@@ -4,6 +4,8 @@
 //!   begin ──▶ Draft ──push, push, …──▶ finish ──▶ Finished ──publish──▶ Stored ──pieces──▶ Pieces
 //!             <p>.tmp, synced as it grows          sealed, synced        renamed over <p>.snap, folder synced
 //! ```
+//! Once nobody holds the one that was replaced, its bytes go back to the volume step by step.
+//!
 //! After a crash there is the old one or the new one, whole; what was half made is removed at the next start. So a
 //! partition never has more than its snapshot and one that is being made, or that another member sends.
 //!
@@ -19,11 +21,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coterie_env::{Disk, Env};
+use coterie_env::{Disk, Env, Spawn};
 
 mod draft;
 mod format;
+mod give_back;
 mod stored;
+
+use give_back::give_back;
 
 pub use draft::{Draft, Finished};
 pub use format::{Label, Piece, Place};
@@ -35,6 +40,7 @@ const FRAMES_BYTES_MAX: u64 = 128 << 10;
 /// The snapshots of a data directory. All calls block.
 pub struct Snapshots {
     disk: Arc<dyn Disk>,
+    spawn: Arc<dyn Spawn>,
     folder: PathBuf,
 }
 
@@ -50,13 +56,13 @@ impl Snapshots {
                 env.disk.remove(&path)?;
             }
         }
-        Ok(Snapshots { disk: env.disk.clone(), folder })
+        Ok(Snapshots { disk: env.disk.clone(), spawn: env.spawn.clone(), folder })
     }
 
     /// Begins a snapshot of a partition with this meta data, in place of one that was begun before. The caller begins no
     /// second one of a partition while it uses the first.
     pub fn begin(&self, partition: &str, meta: &[u8]) -> io::Result<Draft> {
-        Draft::begin(self.disk.clone(), self.path(partition, "tmp"), self.path(partition, "snap"), meta)
+        Draft::begin(self, self.path(partition, "tmp"), self.path(partition, "snap"), meta)
     }
 
     /// A partition's snapshot; `None` if there is none. `InvalidData` with a sentence if its head or its end is damaged,
@@ -66,7 +72,7 @@ impl Snapshots {
         if !self.disk.list(&self.folder)?.contains(&path) {
             return Ok(None);
         }
-        Stored::open(self.disk.open(&path)?, &path).map(Some)
+        Stored::open(self.disk.open(&path)?, &path, &self.spawn).map(Some)
     }
 
     /// Whether the volume has room for one of this many bytes beside the old one.
@@ -74,15 +80,23 @@ impl Snapshots {
         Ok(self.disk.free_bytes(&self.folder)? >= bytes.saturating_add(FRAMES_BYTES_MAX))
     }
 
-    /// Removes a partition's snapshot durably, and what was begun of one; no error if there is none.
+    /// Removes a partition's snapshot durably, and what was begun of one; no error if there is none. Nobody reads it any
+    /// longer.
     pub fn remove(&self, partition: &str) -> io::Result<()> {
-        for extension in ["tmp", "snap"] {
-            match self.disk.remove(&self.path(partition, extension)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        let there = self.disk.list(&self.folder)?;
+        let mut removed = Vec::new();
+        for path in ["tmp", "snap"].map(|extension| self.path(partition, extension)) {
+            if there.contains(&path) {
+                removed.push(self.disk.open(&path)?);
+                self.disk.remove(&path)?;
             }
         }
-        self.disk.sync_dir(&self.folder)
+        self.disk.sync_dir(&self.folder)?;
+        for file in removed {
+            let free = async move { give_back(file.as_ref(), file.len().unwrap_or(0)) };
+            self.spawn.dedicated(give_back::THREAD, Box::pin(free));
+        }
+        Ok(())
     }
 
     /// A file name for any partition name: what is not a letter, a digit, `-` or `_` becomes `%` and its hexadecimal

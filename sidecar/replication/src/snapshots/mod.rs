@@ -240,7 +240,9 @@ impl Inner {
         let old = self.current.write().expect("no holder panics").replace(new);
         // What is being sent is the one before.
         self.sending_until_ms.store(0, Ordering::Relaxed);
-        old.map(|old| old.stored.held()).unwrap_or_default()
+        let Some(Current { stored, .. }) = old else { return Held::default() };
+        stored.replaced();
+        stored.held()
     }
 
     async fn write(&self, draft: &mut Draft, image: &Image) -> io::Result<()> {

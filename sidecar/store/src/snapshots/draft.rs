@@ -4,9 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use coterie_env::{Disk, File};
+use coterie_env::{Disk, File, Spawn};
 
+use super::Snapshots;
 use super::format::{HEAD, Label, Piece, Place, VERSION};
+use super::give_back::give_back;
 use super::stored::Stored;
 use crate::limits::SNAPSHOT_SYNC_BYTES;
 use crate::sealed;
@@ -14,6 +16,7 @@ use crate::sealed;
 /// A snapshot that is being made, or that somebody sends.
 pub struct Draft {
     disk: Arc<dyn Disk>,
+    spawn: Arc<dyn Spawn>,
     file: Arc<dyn File>,
     path: PathBuf,
     target: PathBuf,
@@ -25,13 +28,14 @@ pub struct Draft {
 }
 
 impl Draft {
-    pub(super) fn begin(disk: Arc<dyn Disk>, path: PathBuf, target: PathBuf, meta: &[u8]) -> io::Result<Self> {
+    pub(super) fn begin(of: &Snapshots, path: PathBuf, target: PathBuf, meta: &[u8]) -> io::Result<Self> {
+        let (disk, spawn) = (of.disk.clone(), of.spawn.clone());
         let file = disk.open(&path)?;
         file.set_len(0)?;
         let head = sealed::seal(HEAD, VERSION, meta);
         file.write_at(0, &head)?;
         let label = Label { meta: meta.to_vec(), pieces: 0, bytes: 0, checksum: 0 };
-        Ok(Draft { disk, file, path, target, head: head.len() as u64, label, unsynced: 0 })
+        Ok(Draft { disk, spawn, file, path, target, head: head.len() as u64, label, unsynced: 0 })
     }
 
     /// Writes the next piece. Every [`SNAPSHOT_SYNC_BYTES`] it syncs, so that nothing else waits for long behind what is
@@ -70,15 +74,17 @@ impl Draft {
 
     /// All pieces are written: ends the file, durably. It does not count before [`Finished::publish`].
     pub fn finish(self) -> io::Result<Finished> {
-        let Draft { disk, file, path, target, head, label, unsynced: _ } = self;
+        let Draft { disk, spawn, file, path, target, head, label, unsynced: _ } = self;
         file.write_at(head + label.bytes, &label.end_frame())?;
         file.sync_data()?;
-        Ok(Finished { stored: Stored::new(file, &target, head, label), disk, path, target })
+        Ok(Finished { stored: Stored::new(file, &target, head, label, spawn), disk, path, target })
     }
 
     /// Removes it.
     pub fn discard(self) -> io::Result<()> {
-        self.disk.remove(&self.path)
+        self.disk.remove(&self.path)?;
+        give_back(self.file.as_ref(), self.head + self.label.bytes);
+        Ok(())
     }
 }
 
@@ -105,6 +111,8 @@ impl Finished {
 
     /// Removes it.
     pub fn discard(self) -> io::Result<()> {
-        self.disk.remove(&self.path)
+        self.disk.remove(&self.path)?;
+        self.stored.give_back();
+        Ok(())
     }
 }

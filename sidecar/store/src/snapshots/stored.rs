@@ -3,17 +3,19 @@
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
-use coterie_env::File;
+use coterie_env::{File, Spawn};
+use tokio::sync::oneshot;
 
 use super::FRAMES_BYTES_MAX;
 use super::format::{END_BYTES, HEAD, Label, PIECE_HEADER_BYTES, Piece, Place, VERSION};
+use super::give_back::{self, give_back};
 use crate::limits::SNAPSHOT_PIECE_BYTES_MAX;
 use crate::sealed;
 
 /// A whole snapshot. It can be read for as long as this is held, also after another one took its place; only then its
-/// bytes are given back to the volume. Clones are the same.
+/// bytes are given back to the volume, see [`Stored::replaced`]. Clones are the same.
 #[derive(Clone)]
 pub struct Stored(Arc<Inner>);
 
@@ -23,6 +25,18 @@ struct Inner {
     /// Bytes of the head.
     head: u64,
     label: Label,
+    spawn: Arc<dyn Spawn>,
+    /// Who frees its bytes, if another one took its place.
+    heir: OnceLock<oneshot::Sender<Arc<dyn File>>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(heir) = self.heir.take() {
+            // Where that one is gone, the file goes with this handle.
+            let _ = heir.send(self.file.clone());
+        }
+    }
 }
 
 /// Whether a [`Stored`] is held. Holds nothing itself.
@@ -43,12 +57,12 @@ impl fmt::Debug for Stored {
 }
 
 impl Stored {
-    pub(super) fn new(file: Arc<dyn File>, path: &Path, head: u64, label: Label) -> Self {
-        Stored(Arc::new(Inner { file, path: path.into(), head, label }))
+    pub(super) fn new(file: Arc<dyn File>, path: &Path, head: u64, label: Label, spawn: Arc<dyn Spawn>) -> Self {
+        Stored(Arc::new(Inner { file, path: path.into(), head, label, spawn, heir: OnceLock::new() }))
     }
 
     /// Reads and checks head and end.
-    pub(super) fn open(file: Arc<dyn File>, path: &Path) -> io::Result<Self> {
+    pub(super) fn open(file: Arc<dyn File>, path: &Path, spawn: &Arc<dyn Spawn>) -> io::Result<Self> {
         let len = file.len()?;
         let read = |at: u64, len: u64| {
             let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
@@ -74,12 +88,33 @@ impl Stored {
         if len != expected {
             return Err(refused(sealed::Error::Length { found: len, expected }));
         }
-        Ok(Self::new(file, path, head, label))
+        Ok(Self::new(file, path, head, label, spawn.clone()))
     }
 
     /// A way to see whether anybody still holds it.
     pub fn held(&self) -> Held {
         Held(Arc::downgrade(&self.0))
+    }
+
+    /// Gives its bytes back to the volume, now: its file has no name any longer.
+    pub(super) fn give_back(&self) {
+        give_back(self.0.file.as_ref(), self.len());
+    }
+
+    /// Another one took its place, durably: its file has no name any longer. Once nobody holds it, its bytes are given back
+    /// to the volume in steps, by a thread of their own, so that nothing else that is flushed waits for all of them.
+    pub fn replaced(&self) {
+        let (heir, inherited) = oneshot::channel();
+        if self.0.heir.set(heir).is_err() {
+            return;
+        }
+        let len = self.len();
+        let free = async move {
+            if let Ok(file) = inherited.await {
+                give_back(file.as_ref(), len);
+            }
+        };
+        self.0.spawn.dedicated(give_back::THREAD, Box::pin(free));
     }
 
     /// What tells it from others.
@@ -114,7 +149,7 @@ pub struct Pieces {
 
 impl Pieces {
     fn read(&mut self) -> io::Result<Option<Piece>> {
-        let Inner { file, path, head, label } = &*self.stored.0;
+        let Inner { file, path, head, label, .. } = &*self.stored.0;
         let damaged = |what: String| damaged(path, &what);
         if self.at.pieces == label.pieces {
             let all = self.at.bytes == label.bytes && self.checksum.is_none_or(|checksum| checksum == label.checksum);

@@ -6,7 +6,7 @@ use std::path::Path;
 use coterie_env::Disk;
 use coterie_env::mem::MemDisk;
 use coterie_store::Snapshots;
-use coterie_store::limits::SNAPSHOT_SYNC_BYTES;
+use coterie_store::limits::{SNAPSHOT_FREE_BYTES, SNAPSHOT_SYNC_BYTES};
 use coterie_store::snapshots::{Draft, Finished, Label, Piece, Place, Stored};
 
 use super::support::*;
@@ -72,8 +72,10 @@ fn a_snapshot_is_read_as_it_was_written_and_replaced_as_a_whole() {
     let stored = snapshots.open("data-1").unwrap().unwrap();
     assert_eq!(stored.len(), disk.read(&Path::new(DIR).join("snap/data-1.snap")).unwrap().len() as u64);
     snapshots.begin("data-1", b"half").unwrap();
-    snapshots.remove("data-1").unwrap();
-    snapshots.remove("data-1").unwrap();
+    live(async {
+        snapshots.remove("data-1").unwrap();
+        snapshots.remove("data-1").unwrap();
+    });
     disk.crash();
     assert!(open_snapshots(&disk).open("data-1").unwrap().is_none());
     assert_eq!(files(&disk), ["data%2f1.snap"]);
@@ -201,4 +203,36 @@ fn what_is_written_is_synced_as_it_grows() {
     let Label { pieces, bytes, .. } = *draft.label();
     assert_eq!(draft.durable().unwrap(), Place { pieces, bytes });
     assert_eq!(disk.syncs() - before, 3, "all of it was synced");
+}
+
+#[test]
+fn what_was_replaced_is_given_back_step_by_step_once_nobody_reads_it() {
+    let disk = disk();
+    let snapshots = open_snapshots(&disk);
+    let large = vec![vec![7; usize::try_from(SNAPSHOT_FREE_BYTES / 2).unwrap()]; 6];
+    live(async {
+        let old = save(&snapshots, "p", b"old", &large).unwrap();
+        let reader = old.clone();
+        let new = save(&snapshots, "p", b"new", &of(b"x", 2)).unwrap();
+        old.replaced();
+        drop(old);
+        let before = disk.syncs();
+        tokio::task::yield_now().await;
+        assert_eq!(disk.syncs(), before, "somebody reads it");
+        assert_eq!(read(&reader).unwrap().1, large);
+        drop(reader);
+        tokio::task::yield_now().await;
+        assert_eq!(disk.syncs() - before, 4, "three steps of what it holds, and one of its frames");
+        assert_eq!(read(&new).unwrap().1, of(b"x", 2));
+        drop(new);
+
+        save(&snapshots, "q", b"gone", &large).unwrap();
+        let before = disk.syncs();
+        snapshots.remove("q").unwrap();
+        assert_eq!(files(&disk), ["p.snap"]);
+        tokio::task::yield_now().await;
+        assert_eq!(disk.syncs() - before, 4, "and so is what was removed");
+        snapshots.remove("q").unwrap();
+    });
+    assert_eq!(load(&snapshots, "p").unwrap().unwrap().0, b"new");
 }
