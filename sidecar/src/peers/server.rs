@@ -233,11 +233,14 @@ impl Service {
                 if sessions.len() > limits::KEEP_ALIVES_MAX {
                     return Some(Body::KeptAlive(peer::KeepAliveResponse::default()));
                 }
-                let member = MemberName(member);
                 let patience = (sessions.len() == 1).then_some(Duration::from_millis(limits::TRY_MS_MAX));
-                let named = sessions.into_iter();
-                let named = named.map(|session| self.keep_alive_here(session, member.clone(), incarnation, patience));
-                let sessions = futures_util::future::join_all(named).await;
+                let mut holder = Holder { session: SessionId(0), member: MemberName(member), incarnation };
+                let mut answers = Vec::with_capacity(sessions.len());
+                for peer::SessionRef { partition, session } in sessions {
+                    holder.session = SessionId(session);
+                    answers.push(self.keep_alive_here(partition, &holder, patience).await);
+                }
+                let sessions = answers;
                 Some(Body::KeptAlive(peer::KeepAliveResponse { sessions }))
             }
             Body::LaneOpened(_)
@@ -312,15 +315,12 @@ impl Service {
     /// Answers one keep-alive, after asking a majority for so long at most where no lease says who leads.
     async fn keep_alive_here(
         &self,
-        session: peer::SessionRef,
-        member: MemberName,
-        incarnation: u64,
+        partition: Option<peer::Partition>,
+        holder: &Holder,
         patience: Option<Duration>,
     ) -> peer::SessionAlive {
         use peer::session_alive::Result as Answer;
-        let id = session.session;
-        let partition = session.partition.clone();
-        let result = match self.local(session.partition) {
+        let result = match self.local(partition) {
             Err(elsewhere) => match *elsewhere {
                 Elsewhere::NotLeader(elsewhere) => Answer::NotLeader(elsewhere),
                 Elsewhere::Failure(failure) => Answer::Failure(failure),
@@ -328,23 +328,22 @@ impl Service {
             Ok((name, local)) => {
                 let touched = match self.node.keepers().get(&name) {
                     Some(keeper) => {
-                        let holder = Holder { session: SessionId(id), member, incarnation };
                         let leader = || Touched::Elsewhere(local.leadership().borrow().leader.clone());
                         match patience {
-                            Some(patience) => keeper.touch(&local, &holder, patience).await,
-                            None => keeper.touch_by_lease(&local, &holder).unwrap_or_else(leader),
+                            Some(patience) => keeper.touch(&local, holder, patience).await,
+                            None => keeper.touch_by_lease(&local, holder).unwrap_or_else(leader),
                         }
                     }
                     None => Touched::Elsewhere(None),
                 };
                 match touched {
-                    Touched::Alive => Answer::TtlMs(0),
+                    Touched::Alive => Answer::Alive(true),
                     Touched::Lost => Answer::Lost(true),
                     Touched::Elsewhere(leader) => Answer::NotLeader(not_leader(leader)),
                 }
             }
         };
-        peer::SessionAlive { partition, session: id, result: Some(result) }
+        peer::SessionAlive { result: Some(result) }
     }
 }
 

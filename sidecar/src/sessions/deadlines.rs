@@ -208,52 +208,76 @@ impl Due {
     }
 }
 
-/// Deadlines by what they are of, and by time.
+/// Deadlines by what they are of, and by time. A deadline that moves on, as those of sessions do three times before each
+/// would run out, is put in its new place only when the old one comes.
 struct Ordered<K> {
-    at_ms: BTreeMap<K, u64>,
+    deadlines: BTreeMap<K, Deadline>,
+    /// By [`Deadline::filed_ms`].
     order: BTreeSet<(u64, K)>,
+}
+
+struct Deadline {
+    at_ms: u64,
+    /// Its place in the order: at most `at_ms`.
+    filed_ms: u64,
 }
 
 impl<K> Default for Ordered<K> {
     fn default() -> Self {
-        Self { at_ms: BTreeMap::new(), order: BTreeSet::new() }
+        Self { deadlines: BTreeMap::new(), order: BTreeSet::new() }
     }
 }
 
 impl<K: Ord + Clone> Ordered<K> {
     fn set(&mut self, key: K, at_ms: u64) {
-        if let Some(was) = self.at_ms.insert(key.clone(), at_ms) {
-            self.order.remove(&(was, key.clone()));
+        if let Some(deadline) = self.deadlines.get_mut(&key)
+            && deadline.filed_ms <= at_ms
+        {
+            deadline.at_ms = at_ms;
+            return;
         }
+        self.remove(&key);
+        self.deadlines.insert(key.clone(), Deadline { at_ms, filed_ms: at_ms });
         self.order.insert((at_ms, key));
     }
 
     fn set_new(&mut self, key: K, at_ms: u64) {
-        if !self.at_ms.contains_key(&key) {
+        if !self.deadlines.contains_key(&key) {
             self.set(key, at_ms);
         }
     }
 
     fn remove(&mut self, key: &K) {
-        if let Some(at_ms) = self.at_ms.remove(key) {
-            self.order.remove(&(at_ms, key.clone()));
+        if let Some(Deadline { filed_ms, .. }) = self.deadlines.remove(key) {
+            self.order.remove(&(filed_ms, key.clone()));
         }
     }
 
     fn len(&self) -> usize {
-        self.at_ms.len()
+        self.deadlines.len()
     }
 
     fn is_empty(&self) -> bool {
-        self.at_ms.is_empty()
+        self.deadlines.is_empty()
     }
 
     fn retain(&mut self, keeps: impl Fn(&K) -> bool) {
-        self.at_ms.retain(|key, _| keeps(key));
+        self.deadlines.retain(|key, _| keeps(key));
         self.order.retain(|(_, key)| keeps(key));
     }
 
-    fn until(&self, now_ms: u64) -> impl Iterator<Item = &K> {
+    /// What has run out, longest overdue first.
+    fn until(&mut self, now_ms: u64) -> impl Iterator<Item = &K> {
+        let filed = self.order.iter().take_while(|(filed_ms, _)| *filed_ms <= now_ms);
+        let moved: Vec<(u64, K)> =
+            filed.filter(|(filed_ms, key)| self.deadlines[key].at_ms > *filed_ms).cloned().collect();
+        for (filed_ms, key) in moved {
+            let deadline = self.deadlines.get_mut(&key).expect("what is filed has a deadline");
+            deadline.filed_ms = deadline.at_ms;
+            let at_ms = deadline.at_ms;
+            self.order.remove(&(filed_ms, key.clone()));
+            self.order.insert((at_ms, key));
+        }
         self.order.iter().take_while(move |(at_ms, _)| *at_ms <= now_ms).map(|(_, key)| key)
     }
 }
@@ -479,7 +503,7 @@ mod tests {
             assert!(deadlines.due().is_empty());
             assert!(deadlines.sessions.len() <= 2 + SWEEP_MIN);
         }
-        assert!(deadlines.sessions.at_ms.contains_key(&SessionId(100_000)), "the one that is there");
+        assert!(deadlines.sessions.deadlines.contains_key(&SessionId(100_000)), "the one that is there");
     }
 
     #[test]

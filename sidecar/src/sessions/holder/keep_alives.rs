@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::plan::{Ask, Plan};
 use super::{SessionState, Sessions};
 use crate::limits;
-use crate::peers::client::{from_wire, to_wire};
+use crate::peers::client::to_wire;
 use crate::sessions::keeper::{Holder, Touched};
 
 /// What came of a question.
@@ -101,11 +101,7 @@ impl Sessions {
             Ok(Body::KeptAlive(response)) if response.sessions.len() == sessions.len() => response.sessions,
             _ => return sessions.iter().map(|_| Touched::Elsewhere(None)).collect(),
         };
-        let touched = sessions.iter().zip(answers).map(|((partition, id), alive)| {
-            let is_it = alive.session == id.0 && from_wire(alive.partition).is_ok_and(|of| of == *partition);
-            touched(alive.result.filter(|_| is_it))
-        });
-        touched.collect()
+        answers.into_iter().map(|alive| touched(alive.result)).collect()
     }
 
     fn settle(&self, plan: &mut Plan, Asked { ask: Ask { member, sessions }, sent_ms, touched }: Asked) {
@@ -153,7 +149,7 @@ impl Sessions {
 fn touched(result: Option<peer::session_alive::Result>) -> Touched {
     use peer::session_alive::Result as Answer;
     match result {
-        Some(Answer::TtlMs(_)) => Touched::Alive,
+        Some(Answer::Alive(_)) => Touched::Alive,
         Some(Answer::Lost(_)) => Touched::Lost,
         Some(Answer::NotLeader(elsewhere)) => {
             Touched::Elsewhere(Some(elsewhere.leader).filter(|leader| !leader.is_empty()).map(MemberName))
