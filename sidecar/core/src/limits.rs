@@ -47,7 +47,7 @@ pub const CLUSTER_MEMBERS_MAX: usize = 1_000;
 pub const RESULTS_PER_CLIENT_MAX: usize = 128;
 /// Clients whose results are kept, per partition (D11).
 pub const CLIENTS_MAX: usize = 10_000;
-/// How long a result is kept, in milliseconds of the partition's logical time (D11).
+/// How long the results of a client are kept after its last request, in milliseconds of the partition's logical time (D11).
 pub const RESULT_AGE_MS_MAX: u64 = 600_000;
 /// How far a client's clock may run ahead of the partition's logical time, in milliseconds.
 pub const CLIENT_CLOCK_AHEAD_MS_MAX: u64 = 300_000;

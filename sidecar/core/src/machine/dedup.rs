@@ -6,8 +6,12 @@
 //!  ─────────────────────── floor ───────────────────────────────────────────────────►
 //!         expired                 kept: answered again      not kept: new, applied
 //! ```
-//! The floor is per client. The *horizon* is the partition's: a time of issue up to which a request that is not kept
-//! may have been applied and forgotten, since its result was too old or its client was dropped. Both answer `expired`.
+//! The floor is per client. The *horizon* is the partition's: the newest time of issue of all that a client had applied
+//! that was dropped. A request that is not kept and not above both may have been applied and forgotten: it is `expired`.
+//!
+//! Neither rises with a clock, only with what is forgotten. So where a leader's clock was ahead for a moment, clients are
+//! forgotten early, and what they or others ask afterwards is served. What is older than results are kept, by the clock of
+//! the leader that took it, is refused too, whether anything was forgotten or not.
 //!
 //! An id that is used again for something else is refused: whoever did that would be told that it was done. What a request
 //! asked for is kept as a number beside its result (see [`asked`](super::asked)).
@@ -29,9 +33,10 @@ use crate::command::{GroupView, Outcome, Reply};
 use crate::ids::{RequestId, Revision};
 use crate::limits::{CLIENT_CLOCK_AHEAD_MS_MAX, CLIENTS_MAX, RESULT_AGE_MS_MAX, RESULTS_PER_CLIENT_MAX};
 
-/// Clients that are too old may be dropped this many at a time, whenever one comes or time goes on: faster than they come,
-/// and never a long pause.
+/// Clients that are too old may be dropped this many at a time, whenever one comes, and every [`LOOK_EVERY`] requests:
+/// faster than they come, and never a long pause.
 const CLIENTS_DROPPED_AT_ONCE: usize = 2;
+const LOOK_EVERY: u64 = 16;
 
 /// What is kept of one client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +44,8 @@ pub(super) struct Client {
     /// The largest request whose result was dropped; 0: none was.
     floor: u128,
     last_use: Revision,
+    /// The partition's time of that.
+    last_use_ms: u64,
     /// In a snapshot they are parts of their own.
     #[serde(skip)]
     results: Results,
@@ -156,22 +163,20 @@ impl Dedup {
 
     /// Whether a request, which asks for `asked`, is new. Counts as a use of its client if it is known.
     pub(super) fn admit(&mut self, request: RequestId, asked: u64, step: &Step) -> Verdict {
-        let horizon_ms = step.now_ms.saturating_sub(RESULT_AGE_MS_MAX);
-        let rises = horizon_ms > self.horizon_ms;
-        self.horizon_ms = self.horizon_ms.max(horizon_ms);
-        let verdict = self.judge(request, asked, step.now_ms);
+        let verdict = self.judge(request, asked, step);
         if !matches!(verdict, Verdict::Refused(_))
             && let Some(client) = self.clients.get_mut(&request.client)
         {
-            used(&mut self.by_use, request.client, client, step.revision);
+            used(&mut self.by_use, request.client, client, step);
         }
-        if rises {
-            self.drop_old_clients();
+        if step.revision.0.is_multiple_of(LOOK_EVERY) {
+            self.drop_old_clients(step.now_ms);
         }
         verdict
     }
 
-    fn judge(&self, request: RequestId, asked: u64, now_ms: u64) -> Verdict {
+    fn judge(&self, request: RequestId, asked: u64, step: &Step) -> Verdict {
+        let now_ms = step.now_ms;
         let client = self.clients.get(&request.client);
         if let Some(kept) = client.and_then(|client| client.results.get(request.request)) {
             // Either way the client was used.
@@ -193,8 +198,10 @@ impl Dedup {
             ));
         }
         let dropped_of_client = client.is_some_and(|client| request.request <= client.floor);
-        let dropped_by_age = self.horizon_ms > 0 && issued_ms <= self.horizon_ms;
-        if dropped_of_client || dropped_by_age {
+        let dropped_with_client = self.horizon_ms > 0 && issued_ms <= self.horizon_ms;
+        // Such a one would be forgotten by now, if it was ever applied.
+        let is_too_old = issued_ms.saturating_add(RESULT_AGE_MS_MAX) <= step.stamped_ms;
+        if dropped_of_client || dropped_with_client || is_too_old {
             return Verdict::Refused(expired(request, now_ms));
         }
         Verdict::New
@@ -206,43 +213,42 @@ impl Dedup {
             return;
         }
         if !self.clients.contains_key(&request.client) {
-            self.drop_old_clients();
+            self.drop_old_clients(step.now_ms);
             self.make_room();
         }
-        let horizon_ms = self.horizon_ms;
         let client = self.clients.get_or_insert_with(&request.client, Arc::default);
-        let client = used(&mut self.by_use, request.client, client, step.revision);
+        let client = used(&mut self.by_use, request.client, client, step);
         client.results.insert(request.request, Kept { asked, outcome: without_members(outcome) });
-        let first_is_old =
-            |client: &Client| client.results.0.front().is_some_and(|(request, _)| issued_ms(*request) <= horizon_ms);
-        while client.results.0.len() > RESULTS_PER_CLIENT_MAX || (horizon_ms > 0 && first_is_old(client)) {
+        while client.results.0.len() > RESULTS_PER_CLIENT_MAX {
             client.drop_first();
         }
     }
 
-    /// Room for one more client: the one that was not used for longest goes, and the horizon rises past all that it
-    /// asked.
+    /// Room for one more client: the one that was not used for longest goes.
     fn make_room(&mut self) {
         while self.clients.len() >= CLIENTS_MAX {
-            let Some(client) = self.drop_least_used() else { return };
-            self.horizon_ms = self.horizon_ms.max(client.newest_issued_ms()).max(1);
+            self.drop_least_used();
         }
     }
 
-    /// Drops clients that the horizon has passed: whatever they repeat is expired anyway.
-    fn drop_old_clients(&mut self) {
+    /// Drops clients that were not used for as long as results are kept.
+    fn drop_old_clients(&mut self, now_ms: u64) {
         for _ in 0..CLIENTS_DROPPED_AT_ONCE {
             let least_used = self.by_use.first_key_value().and_then(|(_, id)| self.clients.get(id));
-            if least_used.is_none_or(|client| self.horizon_ms == 0 || client.newest_issued_ms() > self.horizon_ms) {
+            let is_old = |client: &Arc<Client>| client.last_use_ms.saturating_add(RESULT_AGE_MS_MAX) <= now_ms;
+            if !least_used.is_some_and(is_old) {
                 return;
             }
             self.drop_least_used();
         }
     }
 
-    fn drop_least_used(&mut self) -> Option<Arc<Client>> {
-        let (_, id) = self.by_use.pop_first()?;
-        self.clients.remove(&id)
+    /// Drops the client that was not used for longest; the horizon rises past all that it asked.
+    fn drop_least_used(&mut self) {
+        let dropped = self.by_use.pop_first().and_then(|(_, id)| self.clients.remove(&id));
+        if let Some(client) = dropped {
+            self.horizon_ms = self.horizon_ms.max(client.newest_issued_ms()).max(1);
+        }
     }
 }
 
@@ -251,13 +257,14 @@ fn used<'a>(
     by_use: &mut BTreeMap<Revision, u128>,
     id: u128,
     client: &'a mut Arc<Client>,
-    revision: Revision,
+    step: &Step,
 ) -> &'a mut Client {
     let client = Arc::make_mut(client);
-    if client.last_use != revision {
+    if client.last_use != step.revision {
         by_use.remove(&client.last_use);
-        client.last_use = revision;
-        by_use.insert(revision, id);
+        client.last_use = step.revision;
+        client.last_use_ms = step.now_ms;
+        by_use.insert(step.revision, id);
     }
     client
 }

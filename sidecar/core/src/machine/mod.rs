@@ -162,7 +162,10 @@ pub struct Machine {
 #[derive(Debug)]
 struct Step {
     revision: Revision,
+    /// The partition's time, which never goes back.
     now_ms: u64,
+    /// The clock of the leader that took it.
+    stamped_ms: u64,
     events: Vec<Event>,
 }
 
@@ -228,7 +231,7 @@ impl Machine {
         assert!(revision > self.revision, "command {revision} comes after command {}", self.revision);
         self.revision = revision;
         self.now_ms = self.now_ms.max(ts_ms);
-        let mut step = Step { revision, now_ms: self.now_ms, events: Vec::new() };
+        let mut step = Step { revision, now_ms: self.now_ms, stamped_ms: ts_ms, events: Vec::new() };
         let outcome = match envelope.request {
             None => self.execute(&mut step, &envelope.command),
             Some(request) => {
