@@ -9,6 +9,7 @@ use coterie_proto::v1::{self, group_event, join_stream_response};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::cluster::Life;
 use crate::history::{History, Listed};
 
 /// The application API of every simulated sidecar.
@@ -20,15 +21,27 @@ const PACE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// A connection to the sidecar of the same host.
-pub fn sidecar() -> GroupsClient<Channel> {
+pub fn channel() -> Channel {
     let connect = tower::service_fn(|_: Uri| async {
         turmoil::net::TcpStream::connect(("127.0.0.1", API_PORT)).await.map(TokioIo::new)
     });
-    GroupsClient::new(Endpoint::from_static("http://sidecar").connect_with_connector_lazy(connect))
+    Endpoint::from_static("http://sidecar").connect_with_connector_lazy(connect)
+}
+
+fn sidecar() -> GroupsClient<Channel> {
+    GroupsClient::new(channel())
+}
+
+/// Starts those of one life.
+pub fn start(life: Life) {
+    let Life { host, number, history, .. } = life;
+    tokio::spawn(join(host.to_owned(), history.clone()));
+    tokio::spawn(list(history.clone()));
+    tokio::spawn(write(host.to_owned(), number, history));
 }
 
 /// Joins, again and again, until the host ends.
-pub async fn join(host: String, history: History) {
+async fn join(host: String, history: History) {
     loop {
         if let Err(error) = membership(&host, &history).await {
             history.note(&host, &format!("no membership: {error:#}"));
@@ -64,7 +77,7 @@ async fn membership(host: &str, history: &History) -> Result<()> {
 }
 
 /// Makes groups, again and again, until the host ends; notes what was acknowledged.
-pub async fn write(host: String, life: u32, history: History) {
+async fn write(host: String, life: u32, history: History) {
     let mut client = sidecar();
     for number in 0_u64.. {
         let group = format!("{host}-{life}-{number}");
@@ -84,7 +97,7 @@ pub async fn write(host: String, life: u32, history: History) {
 }
 
 /// Lists all groups whenever that is wanted.
-pub async fn list(history: History) {
+async fn list(history: History) {
     loop {
         tokio::time::sleep(RETRY).await;
         if !matches!(history.seen().listed, Listed::Wanted) {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::checkers::linearizability::{Answer, Call, Operation};
 use crate::world;
 
 /// Shared by all hosts and the one who drives the simulation. It is no part of the simulated world and survives crashes.
@@ -22,6 +23,17 @@ pub enum Listed {
     Found(BTreeSet<String>),
 }
 
+/// What a replica holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest {
+    /// The revision of its state.
+    pub revision: u64,
+    /// All of it, as a snapshot has it.
+    pub state: Vec<u8>,
+    /// The term of its partition.
+    pub term: u64,
+}
+
 /// What was seen.
 #[derive(Default)]
 pub struct Seen {
@@ -37,13 +49,23 @@ pub struct Seen {
     pub listed: Listed,
     /// What must never happen, and did.
     pub violations: Vec<String>,
+    /// What was done with registers; `None` where the sidecar said that nothing was applied.
+    pub operations: Vec<Option<Operation>>,
+    /// How many of them were answered.
+    pub answered: usize,
+    /// What replicas hold, by machine and partition, once clients have ended.
+    pub digests: BTreeMap<(&'static str, String), Digest>,
+    /// Whether applications are to stop.
+    pub is_over: bool,
+    /// The last number that was given.
+    number: u64,
 }
 
 impl History {
     /// Adds a line to the trace.
     pub fn note(&self, host: &str, what: &str) {
         let mut seen = self.seen();
-        writeln!(seen.trace, "{:>7} {host:<9} {what}", world::now_ms()).expect("writing to a string cannot fail");
+        writeln!(seen.trace, "{:>7} {host:<11} {what}", world::now_ms()).expect("writing to a string cannot fail");
     }
 
     /// Takes note of a leader; two in one term are a violation (S22, S32).
@@ -54,6 +76,41 @@ impl History {
         if first != leader {
             seen.violations.push(format!("term {term} has two leaders: {first} and {leader}"));
         }
+    }
+
+    /// A number that is larger than every one before.
+    pub fn next(&self) -> u64 {
+        let mut seen = self.seen();
+        seen.number += 1;
+        seen.number
+    }
+
+    /// An operation on a register begins; its number.
+    pub fn called(&self, client: &str, key: &str, call: Call) -> usize {
+        let called = self.next();
+        self.note(client, &format!("{key} {call:?}"));
+        let mut seen = self.seen();
+        let (client, key) = (client.to_owned(), key.to_owned());
+        seen.operations.push(Some(Operation { client, key, call, called, answered: None }));
+        seen.operations.len() - 1
+    }
+
+    /// It ends.
+    pub fn answered(&self, number: usize, answer: Answer) {
+        let at = self.next();
+        let mut seen = self.seen();
+        seen.answered += 1;
+        let operation = seen.operations[number].as_mut().expect("it was called");
+        operation.answered = Some((at, answer));
+        let line = format!("{} {:?} {answer:?}", operation.key, operation.call);
+        let client = operation.client.clone();
+        drop(seen);
+        self.note(&client, &line);
+    }
+
+    /// Nothing was applied of it.
+    pub fn not_applied(&self, number: usize) {
+        self.seen().operations[number] = None;
     }
 
     /// What was seen so far.

@@ -4,6 +4,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use coterie_env::mem::{MemDisk, SeededRandom};
 use coterie_env::spawn::BoxFuture;
@@ -13,9 +14,9 @@ use coterie_env::{Clock, Env, Listener, Network, Spawn, Stream};
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// The world of one host.
-pub fn env(disk: &MemDisk, random: &Arc<SeededRandom>) -> Env {
+pub fn env(disk: &MemDisk, random: &Arc<SeededRandom>, skew: &Skew) -> Env {
     Env {
-        clock: Arc::new(SimClock),
+        clock: Arc::new(SimClock(skew.clone())),
         random: random.clone(),
         disk: Arc::new(disk.clone()),
         network: Arc::new(SimNetwork),
@@ -29,7 +30,23 @@ pub fn now_ms() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
-struct SimClock;
+/// How far a machine's wall clock is off. Clones are the same clock's.
+#[derive(Clone, Default)]
+pub struct Skew(Arc<AtomicI64>);
+
+impl Skew {
+    /// Steps the clock to so many milliseconds before or after the time.
+    pub fn step(&self, ms: i64) {
+        self.0.store(ms, Ordering::Relaxed);
+    }
+}
+
+/// What the wall clock of a machine says.
+pub fn wall_ms(skew: &Skew) -> u64 {
+    (EPOCH_MS + now_ms()).saturating_add_signed(skew.0.load(Ordering::Relaxed))
+}
+
+struct SimClock(Skew);
 
 impl Clock for SimClock {
     fn monotonic_ms(&self) -> u64 {
@@ -37,7 +54,7 @@ impl Clock for SimClock {
     }
 
     fn wall_ms(&self) -> u64 {
-        EPOCH_MS + now_ms()
+        wall_ms(&self.0)
     }
 }
 

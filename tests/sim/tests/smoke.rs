@@ -8,9 +8,9 @@ fn simulate(arguments: &[&str]) -> Output {
 
 /// The trace of a seed that must pass.
 fn trace(seed: &str) -> String {
-    let output = simulate(&[seed]);
+    let output = simulate(&[seed, "--smoke"]);
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "seed {seed}: {said}\nreplay: cd tests/sim && cargo run -- {seed}");
+    assert!(output.status.success(), "seed {seed}: {said}\nreplay: cd tests/sim && cargo run -- {seed} --smoke");
     String::from_utf8(output.stdout).expect("a trace is text")
 }
 

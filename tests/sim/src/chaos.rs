@@ -1,0 +1,104 @@
+//! Chaos, and then peace: first anything may fail and nothing that was promised may be broken; then everything is put
+//! right, and the cluster must serve, agree, and hold all that was acknowledged.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::checkers::linearizability;
+use crate::cluster::{Cluster, HOSTS, Life};
+use crate::faults::{Faults, Kind};
+use crate::history::Digest;
+use crate::registers;
+
+/// How long things go wrong.
+const CHAOS: Duration = Duration::from_secs(20);
+/// How long a cluster may live.
+const LIFE: Duration = Duration::from_secs(300);
+/// Operations that must be answered on each host once all is well.
+const ANSWERED: usize = 60;
+/// Between two looks at a machine's state.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What a run gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Everything that happened, one line each.
+    pub trace: String,
+    /// Operations that were answered.
+    pub answered: usize,
+    /// Operations whose outcome nobody knows.
+    pub unknown: usize,
+    /// Terms of the partitions together.
+    pub terms: u64,
+    /// How often each kind of fault was injected.
+    pub faults: BTreeMap<Kind, u32>,
+}
+
+/// Runs the simulation of this seed. An error is a broken promise, or no progress.
+pub fn run(seed: u64) -> Result<Report> {
+    let mut cluster = Cluster::start(seed, LIFE, applications);
+    let history = cluster.history.clone();
+    cluster.until("the first answers", || history.seen().answered >= ANSWERED)?;
+    let mut faults = Faults::of(seed);
+    faults.happen(&mut cluster, CHAOS)?;
+    faults.end(&mut cluster);
+    history.note("all", "PEACE");
+
+    let before = history.seen().answered;
+    cluster.until("answers once all is well", || history.seen().answered >= before + ANSWERED)?;
+    history.seen().is_over = true;
+    cluster.until("replicas that agree", || agreed(&history.seen().digests).is_some())?;
+    let terms = agreed(&history.seen().digests).unwrap_or_default();
+
+    let seen = history.seen();
+    if let Some(violation) = seen.violations.first() {
+        bail!("{violation}");
+    }
+    let operations: Vec<_> = seen.operations.iter().flatten().cloned().collect();
+    linearizability::check(&operations)?;
+    let unknown = operations.iter().filter(|operation| operation.answered.is_none()).count();
+    Ok(Report { trace: seen.trace.clone(), answered: seen.answered, unknown, terms, faults: faults.injected })
+}
+
+fn applications(life: Life) {
+    registers::start(&life);
+    tokio::spawn(look(life));
+}
+
+/// Tells the history of every replica on this machine, once clients have ended.
+async fn look(life: Life) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let is_over = life.history.seen().is_over;
+        for (id, partition) in life.node.partitions().all() {
+            let term = partition.leadership().borrow().term;
+            let state = is_over.then(|| {
+                partition.with_machine(|machine| {
+                    let bytes: Vec<u8> = machine.image().pieces().flatten().collect();
+                    (machine.revision().0, bytes)
+                })
+            });
+            let place = (life.host, id.to_string());
+            let mut seen = life.history.seen();
+            match state {
+                Some((revision, state)) => _ = seen.digests.insert(place, Digest { revision, state, term }),
+                None => _ = seen.digests.remove(&place),
+            }
+        }
+    }
+}
+
+/// The terms of all partitions together, if every replica of each holds the same bytes at the same revision.
+fn agreed(digests: &BTreeMap<(&'static str, String), Digest>) -> Option<u64> {
+    let mut of: BTreeMap<&str, Vec<&Digest>> = BTreeMap::new();
+    for ((_, partition), digest) in digests {
+        of.entry(partition).or_default().push(digest);
+    }
+    let agree = |held: &Vec<&Digest>| {
+        held.len() == HOSTS.len()
+            && held.windows(2).all(|two| two[0].revision == two[1].revision && two[0].state == two[1].state)
+    };
+    (!of.is_empty() && of.values().all(agree)).then(|| of.values().map(|held| held[0].term).sum())
+}

@@ -1,0 +1,221 @@
+//! Three simulated machines, each with a disk, a clock, a sidecar and its applications, and the one who drives them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use coterie_core::config::{Config, Overrides};
+use coterie_env::Random as _;
+use coterie_env::mem::{MemDisk, SeededRandom};
+use coterie_sidecar::Node;
+use coterie_sidecar::node::Options;
+
+use crate::application::API_PORT;
+use crate::history::History;
+use crate::world::{self, Skew};
+
+/// The members of the cluster, each on a host of its name.
+pub const HOSTS: [&str; 3] = ["member-1", "member-2", "member-3"];
+/// Simulated time after which what is waited for will not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Lines of the trace that an error shows.
+const TAIL: usize = 40;
+
+/// One machine: its disk and its clock outlive its processes.
+pub struct Machine {
+    /// Its name, and that of the member on it.
+    pub host: &'static str,
+    /// Its disk.
+    pub disk: MemDisk,
+    /// How far its wall clock is off.
+    pub skew: Skew,
+    random: Arc<SeededRandom>,
+    lives: AtomicU32,
+}
+
+/// One life of a machine: what its applications have.
+#[derive(Clone)]
+pub struct Life {
+    /// The machine's name.
+    pub host: &'static str,
+    /// Which of its lives.
+    pub number: u32,
+    /// Decides the simulation.
+    pub seed: u64,
+    /// The machine's wall clock.
+    pub skew: Skew,
+    /// The sidecar beside the applications.
+    pub node: Node,
+    /// What is told of what they see.
+    pub history: History,
+}
+
+/// Starts the applications of one life, as tasks of their host.
+pub type Applications = fn(Life);
+
+/// How a machine's disk fares in a crash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// All that was not flushed is gone.
+    Everything,
+    /// A part of it is, which this decides: writes are torn.
+    Some(u64),
+}
+
+/// The cluster.
+pub struct Cluster<'a> {
+    /// Its network and time.
+    pub sim: turmoil::Sim<'a>,
+    /// What was seen.
+    pub history: History,
+    machines: BTreeMap<&'static str, Arc<Machine>>,
+}
+
+impl Cluster<'_> {
+    /// Starts the cluster that a seed decides, with these applications on every host; `simulated` is how long it may live.
+    pub fn start(seed: u64, simulated: Duration, applications: Applications) -> Self {
+        let history = History::default();
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(seed)
+            .simulation_duration(simulated)
+            .tick_duration(Duration::from_millis(1))
+            .min_message_latency(Duration::from_millis(0))
+            .max_message_latency(Duration::from_millis(3))
+            .tcp_capacity(4096)
+            .build();
+        let machine = |(number, host): (u64, &'static str)| {
+            let random = Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(number)));
+            let (disk, skew, lives) = (MemDisk::new(), Skew::default(), AtomicU32::new(0));
+            (host, Arc::new(Machine { host, disk, skew, random, lives }))
+        };
+        let machines: BTreeMap<_, _> = (1..).zip(HOSTS).map(machine).collect();
+        for (host, machine) in &machines {
+            let (machine, history) = (machine.clone(), history.clone());
+            sim.host(*host, move || live(seed, machine.clone(), history.clone(), applications));
+        }
+        Self { sim, history, machines }
+    }
+
+    /// A machine.
+    pub fn machine(&self, host: &str) -> &Machine {
+        &self.machines[host]
+    }
+
+    /// All of them.
+    pub fn machines(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.values().map(|machine| &**machine)
+    }
+
+    /// Ends everything on this host at once, and what it has not flushed is lost.
+    pub fn crash(&mut self, host: &str, loss: Loss) {
+        self.history.note(host, "CRASH");
+        self.sim.crash(host);
+        match loss {
+            Loss::Everything => self.machines[host].disk.crash(),
+            Loss::Some(seed) => self.machines[host].disk.crash_torn(seed),
+        }
+    }
+
+    /// Starts a host that crashed.
+    pub fn restart(&mut self, host: &str) {
+        self.history.note(host, "START");
+        self.sim.bounce(host);
+    }
+
+    /// Lets so much simulated time pass.
+    pub fn pass(&mut self, time: Duration) -> Result<()> {
+        let end = self.sim.elapsed() + time;
+        while self.sim.elapsed() < end {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Lets simulated time pass until this is so.
+    pub fn until(&mut self, what: &str, reached: impl Fn() -> bool) -> Result<()> {
+        let end = self.sim.elapsed() + PATIENCE;
+        while !reached() {
+            if self.sim.elapsed() > end {
+                bail!("waited {PATIENCE:?} of simulated time for {what}\n{}", self.tail());
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.sim.step().map(drop).map_err(|error| anyhow::anyhow!("{error}\n{}", self.tail()))
+    }
+
+    fn tail(&self) -> String {
+        let seen = self.history.seen();
+        let lines: Vec<&str> = seen.trace.lines().collect();
+        lines[lines.len().saturating_sub(TAIL)..].join("\n")
+    }
+}
+
+/// One life of one host: the sidecar and its applications, until the host crashes.
+async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: Applications) -> turmoil::Result {
+    let (host, number) = (machine.host, machine.lives.fetch_add(1, Ordering::Relaxed));
+    let members: String =
+        HOSTS.iter().map(|host| format!("    {host}: {{type: persistent, address: \"{host}:7301\"}}\n")).collect();
+    let file = format!(
+        "cluster:\n  local-member: {{name: {host}}}\n  members:\n{members}profiles: [consensus]\n\
+         api: {{port: {API_PORT}}}\npeer: {{bind: \"0.0.0.0:7301\"}}\nhealth: {{port: 7302}}\nsecurity: {{plaintext: true}}\n",
+    );
+    let config = Config::from_yaml(&file, &Overrides::default())?;
+    let options = Options {
+        env: world::env(&machine.disk, &machine.random, &machine.skew),
+        config,
+        data_directory: PathBuf::from("/data"),
+        api_socket: None,
+    };
+    let node = Node::start(options).await?;
+    let mut state = node.state();
+    applications(Life { host, number, seed, skew: machine.skew.clone(), node: node.clone(), history: history.clone() });
+    loop {
+        let now = state.borrow_and_update().clone();
+        history.note(host, &format!("state {} {}", now.label(), now.reason()));
+        tokio::select! {
+            ended = node.wait() => return ended.map_err(Into::into),
+            changed = state.changed() => changed?,
+        }
+    }
+}
+
+/// Chance that a seed decides, apart from that of every machine.
+pub struct Chance(SeededRandom);
+
+impl Chance {
+    /// The chance of something that this names, in the simulation of a seed.
+    pub fn of(seed: u64, what: &str) -> Self {
+        // FNV-1a: any function of the name will do, as long as it never changes.
+        let named = what
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+        Self(SeededRandom::new(seed ^ named))
+    }
+
+    /// Any number.
+    pub fn number(&self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub fn below(&self, bound: u64) -> u64 {
+        self.number() % bound
+    }
+
+    /// One of these; there is one.
+    pub fn one_of<T: Copy>(&self, of: &[T]) -> T {
+        of[usize::try_from(self.below(of.len() as u64)).expect("fewer than a slice holds")]
+    }
+
+    /// Milliseconds from `least` to below `most`.
+    pub fn ms(&self, least: u64, most: u64) -> Duration {
+        Duration::from_millis(least + self.below(most - least))
+    }
+}

@@ -1,0 +1,207 @@
+//! What goes wrong in a simulated world, one thing after the other and several at a time, as a seed decides. Each is put
+//! right again after a while.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::cluster::{Chance, Cluster, HOSTS, Loss};
+
+/// The longest that one fault lasts.
+const LASTS_MS: (u64, u64) = (100, 2_500);
+/// Between the beginnings of two.
+const PAUSE_MS: (u64, u64) = (50, 1_500);
+/// How far a clock steps.
+const STEP_MS: i64 = 3_600_000;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A machine loses power, and all that was not flushed.
+    Crash,
+    /// A machine loses power in the middle of writes.
+    TornCrash,
+    /// All machines lose power at once.
+    Outage,
+    /// Two machines do not hear each other.
+    Cut,
+    /// One machine does not hear another, which hears it.
+    OneWay,
+    /// A machine hears nobody.
+    Isolation,
+    /// What two machines send each other waits, and then comes all at once.
+    Hold,
+    /// What two machines send each other takes long.
+    Delay,
+    /// The wall clock of a machine steps.
+    ClockStep,
+    /// A volume takes nothing more.
+    FullDisk,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Crash,
+        Self::TornCrash,
+        Self::Outage,
+        Self::Cut,
+        Self::OneWay,
+        Self::Isolation,
+        Self::Hold,
+        Self::Delay,
+        Self::ClockStep,
+        Self::FullDisk,
+    ];
+}
+
+/// What is to be put right.
+#[derive(Clone, Copy, Debug)]
+enum Remedy {
+    Restart(&'static str),
+    Repair(&'static str, &'static str),
+    Release(&'static str, &'static str),
+    Speed(&'static str, &'static str),
+    Room(&'static str),
+}
+
+/// What goes wrong.
+pub struct Faults {
+    chance: Chance,
+    /// How often each kind was injected.
+    pub injected: BTreeMap<Kind, u32>,
+    /// What is wrong now, and until when.
+    present: Vec<(Duration, Remedy)>,
+}
+
+impl Faults {
+    /// Those of a seed.
+    pub fn of(seed: u64) -> Self {
+        Self { chance: Chance::of(seed, "faults"), injected: BTreeMap::new(), present: Vec::new() }
+    }
+
+    /// Lets things go wrong for so long.
+    pub fn happen(&mut self, cluster: &mut Cluster<'_>, time: Duration) -> Result<()> {
+        let end = cluster.sim.elapsed() + time;
+        while cluster.sim.elapsed() < end {
+            let next = cluster.sim.elapsed() + self.chance.ms(PAUSE_MS.0, PAUSE_MS.1);
+            while let Some(due) = self.due(next) {
+                cluster.pass(due.saturating_sub(cluster.sim.elapsed()))?;
+                self.heal(cluster, due);
+            }
+            cluster.pass(next.saturating_sub(cluster.sim.elapsed()))?;
+            let kind = self.chance.one_of(&Kind::ALL);
+            self.inject(cluster, kind);
+        }
+        Ok(())
+    }
+
+    /// Puts everything right.
+    pub fn end(&mut self, cluster: &mut Cluster<'_>) {
+        self.heal(cluster, Duration::MAX);
+        for machine in cluster.machines() {
+            machine.skew.step(0);
+        }
+    }
+
+    /// When the next of what is wrong is put right, if that is not after `until`.
+    fn due(&self, until: Duration) -> Option<Duration> {
+        self.present.iter().map(|(due, _)| *due).min().filter(|due| *due <= until)
+    }
+
+    fn heal(&mut self, cluster: &mut Cluster<'_>, until: Duration) {
+        let (healed, present) = self.present.drain(..).partition(|(due, _)| *due <= until);
+        self.present = present;
+        let healed: Vec<(Duration, Remedy)> = healed;
+        for (_, remedy) in healed {
+            match remedy {
+                Remedy::Restart(host) => cluster.restart(host),
+                Remedy::Repair(one, other) => {
+                    // Two faults may have cut them.
+                    if !self.present.iter().any(|(_, it)| matches!(it, Remedy::Repair(a, b) if are(one, other, a, b))) {
+                        cluster.history.note(one, &format!("hears {other}"));
+                        cluster.sim.repair(one, other);
+                    }
+                }
+                Remedy::Release(one, other) => {
+                    cluster.history.note(one, &format!("gets what {other} has sent"));
+                    cluster.sim.release(one, other);
+                }
+                Remedy::Speed(one, other) => {
+                    cluster.sim.set_link_max_message_latency(one, other, Duration::from_millis(3))
+                }
+                Remedy::Room(host) => {
+                    cluster.history.note(host, "ROOM");
+
+                    cluster.machine(host).disk.set_free_bytes(u64::MAX);
+                }
+            }
+        }
+    }
+
+    fn inject(&mut self, cluster: &mut Cluster<'_>, kind: Kind) {
+        let host = self.chance.one_of(&HOSTS);
+        let other = self.chance.one_of(&HOSTS.into_iter().filter(|other| *other != host).collect::<Vec<_>>());
+        let loss = Loss::Some(self.chance.number());
+        let ms = self.chance.ms(0, 2 * STEP_MS.unsigned_abs()).as_millis() as i64 - STEP_MS;
+        let until = cluster.sim.elapsed() + self.chance.ms(LASTS_MS.0, LASTS_MS.1);
+        let is_up = |cluster: &mut Cluster<'_>, host: &str| cluster.sim.is_host_running(host);
+        let mut remedies = Vec::new();
+        match kind {
+            Kind::Crash | Kind::TornCrash if is_up(cluster, host) => {
+                cluster.crash(host, if kind == Kind::Crash { Loss::Everything } else { loss });
+                self.present.retain(|(_, remedy)| !matches!(remedy, Remedy::Room(of) if *of == host));
+                cluster.machine(host).disk.set_free_bytes(u64::MAX);
+                remedies.push(Remedy::Restart(host));
+            }
+            Kind::Outage => {
+                for host in HOSTS {
+                    if is_up(cluster, host) {
+                        cluster.crash(host, loss);
+                        remedies.push(Remedy::Restart(host));
+                    }
+                }
+            }
+            Kind::Cut | Kind::OneWay => {
+                if kind == Kind::Cut {
+                    cluster.sim.partition(host, other);
+                } else {
+                    cluster.sim.partition_oneway(other, host);
+                }
+                remedies.push(Remedy::Repair(host, other));
+            }
+            Kind::Isolation => {
+                for other in HOSTS.into_iter().filter(|other| *other != host) {
+                    cluster.sim.partition(host, other);
+                    remedies.push(Remedy::Repair(host, other));
+                }
+            }
+            Kind::Hold => {
+                cluster.sim.hold(host, other);
+                remedies.push(Remedy::Release(host, other));
+            }
+            Kind::Delay => {
+                cluster.sim.set_link_max_message_latency(
+                    host,
+                    other,
+                    Duration::from_millis(self.chance.below(300) + 10),
+                );
+                remedies.push(Remedy::Speed(host, other));
+            }
+            Kind::ClockStep => cluster.machine(host).skew.step(ms),
+            Kind::FullDisk if is_up(cluster, host) => {
+                cluster.machine(host).disk.set_free_bytes(0);
+                remedies.push(Remedy::Room(host));
+            }
+            Kind::Crash | Kind::TornCrash | Kind::FullDisk => return,
+        }
+        *self.injected.entry(kind).or_default() += 1;
+        cluster.history.note(host, &format!("FAULT {kind:?} {other}"));
+        self.present.extend(remedies.into_iter().map(|remedy| (until, remedy)));
+    }
+}
+
+fn are(one: &str, other: &str, a: &str, b: &str) -> bool {
+    (one, other) == (a, b) || (one, other) == (b, a)
+}
