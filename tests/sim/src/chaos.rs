@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::checkers::linearizability;
-use crate::cluster::{Cluster, HOSTS, Life};
+use crate::cluster::{Cluster, Flush, HOSTS, Life};
 use crate::faults::{Faults, Kind};
 use crate::history::Digest;
 use crate::registers;
@@ -37,10 +37,13 @@ pub struct Report {
 }
 
 /// Runs the simulation of this seed. An error is a broken promise, or no progress.
-pub fn run(seed: u64) -> Result<Report> {
+pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     let mut cluster = Cluster::start(seed, LIFE, applications);
     let history = cluster.history.clone();
     cluster.until("the first answers", || history.seen().answered >= ANSWERED)?;
+    if flush == Flush::Removed {
+        cluster.remove_flush();
+    }
     let mut faults = Faults::of(seed);
     faults.happen(&mut cluster, CHAOS)?;
     faults.end(&mut cluster);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use coterie_core::config::{Config, Overrides};
 use coterie_env::Random as _;
-use coterie_env::mem::{MemDisk, SeededRandom};
+use coterie_env::mem::{Lie, MemDisk, SeededRandom};
 use coterie_sidecar::Node;
 use coterie_sidecar::node::Options;
 
@@ -55,6 +55,15 @@ pub struct Life {
 
 /// Starts the applications of one life, as tasks of their host.
 pub type Applications = fn(Life);
+
+/// What a disk does when it is told to flush.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flush {
+    /// Flushes.
+    Honest,
+    /// Says so, once the cluster is formed, and does not: what a sidecar without its flush would come to.
+    Removed,
+}
 
 /// How a machine's disk fares in a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +116,11 @@ impl Cluster<'_> {
     /// All of them.
     pub fn machines(&self) -> impl Iterator<Item = &Machine> {
         self.machines.values().map(|machine| &**machine)
+    }
+
+    /// From now on no disk flushes, and all say that they did.
+    pub fn remove_flush(&self) {
+        self.machines().for_each(|machine| machine.disk.fail_sync_silently(Lie::On));
     }
 
     /// Ends everything on this host at once, and what it has not flushed is lost.

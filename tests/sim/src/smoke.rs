@@ -4,25 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use coterie_env::mem::Lie;
 
 use crate::application;
-use crate::cluster::{Cluster, HOSTS, Loss};
+use crate::cluster::{Cluster, Flush, HOSTS, Loss};
 use crate::history::{History, Listed};
 
 /// Simulated time that all of it may take.
 const LIFE: Duration = Duration::from_secs(480);
 /// Acknowledged creations that each phase waits for.
 const ACKNOWLEDGED: usize = 30;
-
-/// What a disk does when it is told to flush.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flush {
-    /// Flushes.
-    Honest,
-    /// Says so, once the cluster is formed, and does not: what a sidecar without its flush would come to.
-    Removed,
-}
 
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +45,7 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     cluster.until("writes with all hosts", enough(ACKNOWLEDGED))?;
 
     if flush == Flush::Removed {
-        cluster.machines().for_each(|machine| machine.disk.fail_sync_silently(Lie::On));
+        cluster.remove_flush();
         cluster.until("writes that are not flushed", enough(ACKNOWLEDGED))?;
     }
     let (term, _) = last_leader(&history)?;

@@ -29,3 +29,12 @@ fn the_same_seed_gives_the_same_chaos() {
     }
     assert_eq!(first, second);
 }
+
+#[test]
+fn s113_chaos_on_disks_that_do_not_flush_is_noticed() {
+    for seed in ["1", "2"] {
+        let arguments = [seed, "--without-flush"];
+        let output = Command::new(env!("CARGO_BIN_EXE_coterie-sim")).args(arguments).output().expect("it starts");
+        assert!(!output.status.success(), "seed {seed}: a flush that does nothing went unnoticed");
+    }
+}

@@ -36,7 +36,7 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
 
 #[test]
 fn s113_without_the_flush_the_loss_is_noticed() {
-    let output = simulate(&["1", "--without-flush"]);
+    let output = simulate(&["1", "--smoke", "--without-flush"]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "a flush that does nothing went unnoticed");
     assert!(said.contains("acknowledged groups are gone"), "{said}");
