@@ -1,7 +1,7 @@
 //! Chaos, and then peace: first anything may fail and nothing that was promised may be broken; then everything is put
-//! right, and the cluster must serve, agree, and hold all that was acknowledged.
+//! right, and the cluster must serve, agree, and hold all that was acknowledged, which a last read of every key shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -52,6 +52,9 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     let before = history.seen().answered;
     cluster.until("answers once all is well", || history.seen().answered >= before + ANSWERED)?;
     history.seen().is_over = true;
+    let keys: BTreeSet<String> = history.seen().operations.iter().flatten().map(|it| it.key.clone()).collect();
+    history.seen().unread = keys.clone();
+    cluster.until("a last read of every key", || history.seen().read_again == keys.len())?;
     cluster.until("replicas that agree", || agreed(&history.seen().digests).is_some())?;
     let terms = agreed(&history.seen().digests).unwrap_or_default();
 
@@ -76,7 +79,13 @@ async fn look(life: Life) {
         tokio::time::sleep(LOOK).await;
         let is_over = life.history.seen().is_over;
         for (id, partition) in life.node.partitions().all() {
-            let term = partition.leadership().borrow().term;
+            let (term, leader) = {
+                let now = partition.leadership().borrow().clone();
+                (now.term, now.leader)
+            };
+            if let Some(leader) = leader {
+                life.history.leads(life.host, &id.to_string(), term, &leader.0);
+            }
             let state = is_over.then(|| {
                 partition.with_machine(|machine| {
                     let bytes: Vec<u8> = machine.image().pieces().flatten().collect();

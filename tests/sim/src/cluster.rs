@@ -187,17 +187,22 @@ async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: 
         data_directory: PathBuf::from("/data"),
         api_socket: None,
     };
-    let node = Node::start(options).await?;
+    let node = Node::start(options).await.map_err(in_full)?;
     let mut state = node.state();
     applications(Life { host, number, seed, skew: machine.skew.clone(), node: node.clone(), history: history.clone() });
     loop {
         let now = state.borrow_and_update().clone();
         history.note(host, &format!("state {} {}", now.label(), now.reason()));
         tokio::select! {
-            ended = node.wait() => return ended.map_err(Into::into),
+            ended = node.wait() => return ended.map_err(|error| in_full(error).into()),
             changed = state.changed() => changed?,
         }
     }
+}
+
+/// An error with what it comes from: turmoil shows its own sentence only.
+fn in_full(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }
 
 /// Chance that a seed decides, apart from that of every machine.

@@ -36,7 +36,7 @@ pub enum Kind {
     Delay,
     /// The wall clock of a machine steps.
     ClockStep,
-    /// A volume takes nothing more.
+    /// A volume says that nothing is free.
     FullDisk,
 }
 

@@ -55,6 +55,12 @@ pub struct Seen {
     pub answered: usize,
     /// What replicas hold, by machine and partition, once clients have ended.
     pub digests: BTreeMap<(&'static str, String), Digest>,
+    /// Keys that are to be read once more.
+    pub unread: BTreeSet<String>,
+    /// How many were.
+    pub read_again: usize,
+    /// Who led each partition in each of its terms.
+    pub raft_leaders: BTreeMap<(String, u64), String>,
     /// Whether applications are to stop.
     pub is_over: bool,
     /// The last number that was given.
@@ -75,6 +81,24 @@ impl History {
         let first = *seen.leaders.entry(term).or_insert(leader);
         if first != leader {
             seen.violations.push(format!("term {term} has two leaders: {first} and {leader}"));
+        }
+    }
+
+    /// Takes note of the leader of a partition; two in one term are a violation (Ongaro and Ousterhout, 2014, section 5.2).
+    pub fn leads(&self, host: &str, partition: &str, term: u64, leader: &str) {
+        let mut seen = self.seen();
+        let place = (partition.to_owned(), term);
+        let first = seen.raft_leaders.get(&place).cloned();
+        match first {
+            Some(first) if first != leader => {
+                seen.violations.push(format!("{partition} has two leaders in term {term}: {first} and {leader}"));
+            }
+            Some(_) => {}
+            None => {
+                seen.raft_leaders.insert(place, leader.to_owned());
+                drop(seen);
+                self.note(host, &format!("{partition} term={term} leader={leader}"));
+            }
         }
     }
 

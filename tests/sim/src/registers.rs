@@ -25,14 +25,12 @@ const TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How often a request is sent, always under the same id.
 const TRIES: u32 = 3;
 
-/// Starts the clients of one life.
+/// Starts the clients of one life, and the one that reads all keys in the end.
 pub fn start(life: &Life) {
     for number in 1..=CLIENTS {
-        let name = format!("{}.{number}", life.host);
-        let chance = Chance::of(life.seed, &format!("{name}-{}", life.number));
-        let (history, skew) = (life.history.clone(), life.skew.clone());
-        tokio::spawn(async move { Client { name, chance, history, skew, maps: maps() }.run().await });
+        tokio::spawn(Client::of(life, &number.to_string()).run());
     }
+    tokio::spawn(Client::of(life, "end").read_unread());
 }
 
 fn maps() -> MapsClient<Channel> {
@@ -57,6 +55,25 @@ enum Tried {
 }
 
 impl Client {
+    fn of(life: &Life, name: &str) -> Self {
+        let name = format!("{}.{name}", life.host);
+        let chance = Chance::of(life.seed, &format!("{name}-{}", life.number));
+        Self { name, chance, history: life.history.clone(), skew: life.skew.clone(), maps: maps() }
+    }
+
+    /// Reads each of the keys that are to be read once more, until it is answered.
+    async fn read_unread(mut self) {
+        loop {
+            tokio::time::sleep(self.chance.ms(5, 20)).await;
+            let Some(key) = self.history.seen().unread.pop_first() else { continue };
+            if self.operate(&key, Call::Read).await.is_none() {
+                self.history.seen().unread.insert(key);
+            } else {
+                self.history.seen().read_again += 1;
+            }
+        }
+    }
+
     async fn run(mut self) {
         // What was last seen of the keys: the revision that a condition may name.
         let mut last_seen = 0;
@@ -184,7 +201,7 @@ fn tried(status: &Status) -> Tried {
     match code {
         Some("revision_mismatch" | "entry_unknown") => Tried::Answered(Answer::Refused),
         // Without a code it is of the connection, not of the sidecar.
-        Some("unknown") | None => Tried::Unknown(why),
+        Some("unknown" | "expired") | None => Tried::Unknown(why),
         Some(_) => Tried::NotApplied(why),
     }
 }

@@ -35,6 +35,8 @@ fn s113_chaos_on_disks_that_do_not_flush_is_noticed() {
     for seed in ["1", "2"] {
         let arguments = [seed, "--without-flush"];
         let output = Command::new(env!("CARGO_BIN_EXE_coterie-sim")).args(arguments).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "seed {seed}: a flush that does nothing went unnoticed");
+        assert!(said.contains("this member's data cannot be trusted"), "seed {seed}: {said}");
     }
 }

@@ -105,13 +105,19 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
     })
 }
 
-/// What a register holds: a value that names its write.
-type State = Option<u64>;
+/// What a register holds: a value that names its write; and the last revision that anybody was told of: they rise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+struct State {
+    value: Option<u64>,
+    revision: u64,
+}
 
 struct Register<'a> {
     operations: &'a [Operation],
     /// The revision of each value, where somebody was told.
     revisions: BTreeMap<u64, u64>,
+    /// All revisions of changes that somebody was told of.
+    told: BTreeSet<u64>,
 }
 
 /// A call, or an answer, of the operation of this number.
@@ -123,8 +129,13 @@ enum Event {
 
 impl<'a> Register<'a> {
     fn new(operations: &'a [Operation]) -> Result<Self, String> {
-        let mut revisions = BTreeMap::new();
+        let (mut revisions, mut told) = (BTreeMap::new(), BTreeSet::new());
         for operation in operations {
+            if let Some((_, Answer::Changed { revision, .. })) = operation.answered
+                && !told.insert(revision)
+            {
+                return Err(format!("two changes have revision {revision}"));
+            }
             let (value, revision) = match (operation.call, operation.answered) {
                 (Call::Write(value, _), Some((_, Answer::Changed { revision, .. }))) => (value, revision),
                 (Call::Read, Some((_, Answer::Holds(Some(held))))) => held,
@@ -135,32 +146,46 @@ impl<'a> Register<'a> {
                 return Err(format!("value {value} was written at revision {first} and at {revision}"));
             }
         }
-        Ok(Self { operations, revisions })
+        told.extend(revisions.values());
+        Ok(Self { operations, revisions, told })
     }
 
     /// What is held after an operation that found `state`; `None` if it cannot have found that.
     fn step(&self, state: State, operation: &Operation) -> Option<State> {
-        // Where a revision was never told, nothing is known of it.
-        let is_at = |revision: u64| match state {
+        // Where the revision of a value was never told, it is none of those that were.
+        let is_at = |revision: u64| match state.value.map(|value| self.revisions.get(&value)) {
             None => Some(revision == 0),
-            Some(value) => self.revisions.get(&value).map(|at| *at == revision),
+            Some(Some(at)) => Some(*at == revision),
+            Some(None) if revision == 0 || self.told.contains(&revision) => Some(false),
+            Some(None) => None,
         };
         let holds = |only| match only {
             Only::Always => Some(true),
-            Only::IfAbsent => Some(state.is_none()),
+            Only::IfAbsent => Some(state.value.is_none()),
             Only::IfRevision(revision) => is_at(revision),
         };
-        let changed = |only, next: State| match operation.answered.map(|(_, answer)| answer) {
-            Some(Answer::Changed { previous, .. }) => {
-                (holds(only) != Some(false) && is_at(previous) != Some(false)).then_some(next)
+        let finds = |only, previous| match only {
+            Only::Always => true,
+            Only::IfAbsent => previous == 0,
+            Only::IfRevision(revision) => previous == revision,
+        };
+        let changed = |only, value: Option<u64>| match operation.answered.map(|(_, answer)| answer) {
+            Some(Answer::Changed { revision, previous }) => {
+                let was = holds(only) != Some(false) && is_at(previous) != Some(false) && finds(only, previous);
+                (was && revision > state.revision).then_some(State { value, revision })
             }
             Some(Answer::Refused) => (holds(only) != Some(true)).then_some(state),
             Some(Answer::Holds(_)) => None,
-            None => (holds(only) != Some(false)).then_some(next),
+            None => {
+                let told = value.and_then(|value| self.revisions.get(&value).copied());
+                let rises = told.is_none_or(|revision| revision > state.revision);
+                let revision = told.unwrap_or(state.revision);
+                (holds(only) != Some(false) && rises).then_some(State { value, revision })
+            }
         };
         match operation.call {
             Call::Read => match operation.answered {
-                Some((_, Answer::Holds(held))) => (held.map(|(value, _)| value) == state).then_some(state),
+                Some((_, Answer::Holds(held))) => (held.map(|(value, _)| value) == state.value).then_some(state),
                 Some((_, Answer::Changed { .. } | Answer::Refused)) | None => None,
             },
             Call::Write(value, only) => changed(only, Some(value)),
@@ -178,7 +203,7 @@ impl<'a> Register<'a> {
         let events: Vec<Event> = events.into_iter().map(|(_, event)| event).collect();
         let mut left = Left::new(&events, self.operations.len());
         let mut awaited = self.operations.iter().filter(|operation| operation.answered.is_some()).count();
-        let (mut state, mut taken): (State, Vec<(usize, State)>) = (None, Vec::new());
+        let (mut state, mut taken): (State, Vec<(usize, State)>) = (State::default(), Vec::new());
         let mut seen: HashSet<(Vec<u64>, State)> = HashSet::new();
         let (mut set, mut at) = (vec![0_u64; self.operations.len().div_ceil(64)], left.first());
         let mut stuck: (usize, Option<usize>) = (0, None);
@@ -355,8 +380,8 @@ mod tests {
             .done("a", Call::Write(3, Only::IfRevision(10)), Answer::Refused)
             .done("a", Call::Delete(Only::Always), changed(12, 11))
             .done("a", Call::Delete(Only::IfRevision(11)), Answer::Refused)
-            .done("a", Call::Delete(Only::Always), changed(12, 0))
-            .done("b", Call::Write(4, Only::IfAbsent), changed(13, 0));
+            .done("a", Call::Delete(Only::Always), changed(13, 0))
+            .done("b", Call::Write(4, Only::IfAbsent), changed(14, 0));
         assert!(told.is_linearizable());
     }
 
@@ -413,6 +438,27 @@ mod tests {
         assert!(!told.is_linearizable());
         let told =
             Told::new().done("a", put(1), changed(10, 0)).done("b", Call::Write(3, Only::IfAbsent), changed(12, 10));
+        assert!(!told.is_linearizable());
+    }
+
+    #[test]
+    fn a_condition_on_a_revision_that_was_overwritten_is_found_also_where_the_answer_was_lost() {
+        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
+        let overwritten = lost().done("c", Call::Write(3, Only::IfRevision(10)), Answer::Refused);
+        assert!(overwritten.is_linearizable());
+        assert!(!overwritten.done("d", Call::Write(4, Only::IfRevision(10)), changed(12, 10)).is_linearizable());
+        let other = lost().done("c", Call::Write(3, Only::IfRevision(10)), changed(12, 11));
+        assert!(!other.is_linearizable(), "it found another revision than it asked for");
+        let there = Told::new().call("b", put(2)).done("c", Call::Write(3, Only::IfAbsent), Answer::Refused);
+        assert!(there.is_linearizable());
+        assert!(!there.done("d", put(4), changed(12, 0)).is_linearizable(), "something was there");
+    }
+
+    #[test]
+    fn revisions_that_do_not_rise_or_are_of_two_changes_are_found() {
+        let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(9, 10));
+        assert!(!told.is_linearizable());
+        let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(10, 10));
         assert!(!told.is_linearizable());
     }
 
