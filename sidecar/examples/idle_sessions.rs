@@ -18,11 +18,10 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::crowd::Crowd;
-use coterie_core::PartitionId;
+use common::crowd::{Crowd, kept_alive};
 use coterie_core::limits::{SESSION_TTL_MS_DEFAULT, SESSION_TTL_MS_MAX};
 use coterie_core::machine::Machine;
-use coterie_proto::peer::{self, frame::Body};
+use coterie_proto::peer::session_alive::Result as Alive;
 use coterie_sidecar::sessions::keeper::{Holder, Touched};
 use futures_util::future::join_all;
 use tokio::time::{MissedTickBehavior, interval};
@@ -75,29 +74,15 @@ async fn main() {
     let leader = crowd.partition.leadership().borrow().leader.clone().unwrap();
     let other = nodes.iter().find(|node| node.config().local.name != leader).unwrap();
     let over_the_link = async |holders: &[Holder]| {
-        let request = keep_alive(&crowd.id, &holders[0], holders.len());
-        let answer = other.peers().call(&leader, request, PATIENCE).await;
-        let Ok(Body::KeptAlive(answer)) = answer else { panic!("{answer:?} is not the answer of a keep-alive") };
-        let alive = |it: &&peer::SessionAlive| matches!(it.result, Some(peer::session_alive::Result::Alive(_)));
-        assert_eq!(
-            answer.sessions.iter().filter(alive).count(),
-            holders.len(),
-            "a lease has lapsed: the machine stands still too often"
-        );
+        // Here they are one session, named so many times: a sidecar has one on each partition, and all of these are on one.
+        let named = vec![(&crowd.id, holders[0].session); holders.len()];
+        let answers = kept_alive(other, &leader, &holders[0], &named).await;
+        let all = answers.len() == holders.len() && answers.iter().all(|it| *it == Alive::Alive(true));
+        assert!(all, "a lease has lapsed: the machine stands still too often");
     };
     measure("with their messages", idle, within, &crowd.holders, PARTITIONS, over_the_link).await;
     let written = crowd.partition.with_machine(Machine::revision).0 - revision.0;
     println!("{written} entries written, {} sessions live", crowd.live());
-}
-
-/// What a sidecar sends that holds so many sessions on partitions of one leader. Here they are one session, named so many
-/// times: a sidecar has one on each partition, and all of these are on one.
-fn keep_alive(id: &PartitionId, holder: &Holder, sessions: usize) -> Body {
-    let partition = Some(peer::Partition { group: id.group.to_string(), index: id.index });
-    let session = peer::SessionRef { partition, session: holder.session.0 };
-    let Holder { member, incarnation, .. } = holder;
-    let (member, incarnation) = (member.0.clone(), *incarnation);
-    Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions: vec![session; sessions] })
 }
 
 /// Keeps so many sessions alive by `keep`, evenly over time, `together` of them at a time, and prints what it costs.

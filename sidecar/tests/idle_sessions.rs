@@ -11,15 +11,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::Sidecar;
-use common::crowd::Crowd;
+use common::crowd::{Crowd, kept_alive};
 use coterie_core::limits::{SESSION_TTL_MS_MAX, SESSION_TTL_MS_MIN};
 use coterie_core::machine::Machine;
-use coterie_core::{MemberName, PartitionId};
+use coterie_core::{PartitionId, SessionId};
 use coterie_env::{Clock, Env};
-use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::{self, session_alive::Result as Alive};
-use coterie_sidecar::node::Node;
-use coterie_sidecar::sessions::keeper::Holder;
 
 /// What all files of a directory hold.
 fn content(directory: &Path) -> u64 {
@@ -72,37 +69,24 @@ async fn ten_thousand_idle_sessions_write_nothing_and_none_of_them_expires() {
     println!("{SESSIONS} sessions expired {:?} after their last keep-alive", before.elapsed());
 }
 
-/// What a member answers to one message with these keep-alives of a holder; nothing for each that was not answered.
-async fn kept_alive(from: &Node, to: &str, holder: &Holder, sessions: &[(&PartitionId, u64)]) -> Vec<Alive> {
-    let named = sessions.iter().map(|(id, session)| {
-        let partition = peer::Partition { group: id.group.to_string(), index: id.index };
-        peer::SessionRef { partition: Some(partition), session: *session }
-    });
-    let (member, incarnation) = (holder.member.0.clone(), holder.incarnation);
-    let request = Body::KeepAlive(peer::KeepAliveRequest { member, incarnation, sessions: named.collect() });
-    let answer = from.peers().call(&MemberName(to.to_owned()), request, Duration::from_secs(5)).await;
-    let Ok(Body::KeptAlive(peer::KeepAliveResponse { sessions })) = answer else { panic!("{answer:?}") };
-    sessions.into_iter().map(|alive| alive.result.unwrap()).collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_the_keep_alives_in_one_message_each_is_answered_for_itself_in_their_order() {
     let folder = tempfile::tempdir().unwrap();
     let nodes = common::begin_three(folder.path()).await;
     let crowd = Crowd::open(&nodes, 2, SESSION_TTL_MS_MAX).await;
     let [ours, other] = &crowd.holders[..] else { panic!("two were opened") };
-    let leader = crowd.node.config().local.name.0.clone();
-    let follower = nodes.iter().find(|node| node.config().local.name.0 != leader).unwrap();
+    let leader = crowd.node.config().local.name.clone();
+    let follower = nodes.iter().find(|node| node.config().local.name != leader).unwrap();
     let nowhere = PartitionId { group: "nowhere".into(), index: 1 };
     let asked = [
-        (&crowd.id, ours.session.0),
-        (&crowd.id, other.session.0),
-        (&nowhere, 1),
-        (&crowd.id, 999),
-        (&crowd.id, ours.session.0),
+        (&crowd.id, ours.session),
+        (&crowd.id, other.session),
+        (&nowhere, SessionId(1)),
+        (&crowd.id, SessionId(999)),
+        (&crowd.id, ours.session),
     ];
-    let there = follower.config().local.name.0.clone();
-    let elsewhere = Alive::NotLeader(peer::NotLeader { leader: leader.clone() });
+    let there = follower.config().local.name.clone();
+    let elsewhere = Alive::NotLeader(peer::NotLeader { leader: leader.0.clone() });
     let begun = Instant::now();
     loop {
         let answers = kept_alive(follower, &leader, ours, &asked).await;

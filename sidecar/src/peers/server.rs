@@ -240,8 +240,7 @@ impl Service {
                     holder.session = SessionId(session);
                     answers.push(self.keep_alive_here(partition, &holder, patience).await);
                 }
-                let sessions = answers;
-                Some(Body::KeptAlive(peer::KeepAliveResponse { sessions }))
+                Some(Body::KeptAlive(peer::KeepAliveResponse { sessions: answers }))
             }
             Body::LaneOpened(_)
             | Body::Lane(_)

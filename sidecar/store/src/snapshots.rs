@@ -7,7 +7,8 @@
 //! Once nobody holds the one that was replaced, its bytes go back to the volume step by step.
 //!
 //! After a crash there is the old one or the new one, whole; what was half made is removed at the next start. So a
-//! partition never has more than its snapshot and one that is being made, or that another member sends.
+//! partition never has more than its snapshot and one that is being made, or that another member sends; and, until that is
+//! given back, the one before.
 //!
 //! ```text
 //!   head    a frame (`sealed`) with the meta data
@@ -92,8 +93,8 @@ impl Snapshots {
             }
         }
         self.disk.sync_dir(&self.folder)?;
-        for file in removed {
-            let free = async move { give_back(file.as_ref(), file.len().unwrap_or(0)) };
+        if !removed.is_empty() {
+            let free = async move { removed.iter().for_each(|file| give_back(file.as_ref())) };
             self.spawn.dedicated(give_back::THREAD, Box::pin(free));
         }
         Ok(())

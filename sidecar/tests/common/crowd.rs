@@ -3,15 +3,37 @@
 use std::time::Duration;
 
 use coterie_core::command::{Command, Reply};
-use coterie_core::{MemberName, PartitionId, PrimitiveKind};
+use coterie_core::{MemberName, PartitionId, PrimitiveKind, SessionId};
+use coterie_proto::peer::frame::Body;
+use coterie_proto::peer::{self, session_alive};
 use coterie_replication::Partition;
 use coterie_sidecar::Deadline;
 use coterie_sidecar::node::Node;
+use coterie_sidecar::peers::client::to_wire;
 use coterie_sidecar::sessions::keeper::{Holder, Touched};
 use futures_util::future::join_all;
 
 /// How many are opened at once.
 const AT_ONCE: usize = 500;
+
+/// What a member answers to one message with these keep-alives of a holder; nothing for each that was not answered.
+pub async fn kept_alive(
+    from: &Node,
+    to: &MemberName,
+    holder: &Holder,
+    sessions: &[(&PartitionId, SessionId)],
+) -> Vec<session_alive::Result> {
+    let named = |(id, session): &(&PartitionId, SessionId)| peer::SessionRef {
+        partition: Some(to_wire(id)),
+        session: session.0,
+    };
+    let Holder { member, incarnation, .. } = holder;
+    let sessions = sessions.iter().map(named).collect();
+    let request = peer::KeepAliveRequest { member: member.0.clone(), incarnation: *incarnation, sessions };
+    let answer = from.peers().call(to, Body::KeepAlive(request), Duration::from_secs(5)).await;
+    let Ok(Body::KeptAlive(answer)) = answer else { panic!("{answer:?} is not the answer of a keep-alive") };
+    answer.sessions.into_iter().map(|alive| alive.result.unwrap()).collect()
+}
 
 pub struct Crowd {
     pub node: Node,

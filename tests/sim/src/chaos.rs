@@ -53,8 +53,9 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     cluster.until("answers once all is well", || history.seen().answered >= before + ANSWERED)?;
     history.seen().is_over = true;
     let keys: BTreeSet<String> = history.seen().operations.iter().flatten().map(|it| it.key.clone()).collect();
-    history.seen().unread = keys.clone();
-    cluster.until("a last read of every key", || history.seen().read_again == keys.len())?;
+    let count = keys.len();
+    history.seen().unread = keys;
+    cluster.until("a last read of every key", || history.seen().read_again == count)?;
     cluster.until("replicas that agree", || agreed(&history.seen().digests).is_some())?;
     let terms = agreed(&history.seen().digests).unwrap_or_default();
 
@@ -86,17 +87,13 @@ async fn look(life: Life) {
             if let Some(leader) = leader {
                 life.history.leads(life.host, &id.to_string(), term, &leader.0);
             }
-            let state = is_over.then(|| {
-                partition.with_machine(|machine| {
-                    let bytes: Vec<u8> = machine.image().pieces().flatten().collect();
-                    (machine.revision().0, bytes)
-                })
-            });
-            let place = (life.host, id.to_string());
-            let mut seen = life.history.seen();
-            match state {
-                Some((revision, state)) => _ = seen.digests.insert(place, Digest { revision, state, term }),
-                None => _ = seen.digests.remove(&place),
+            if is_over {
+                let digest = partition.with_machine(|machine| Digest {
+                    revision: machine.revision().0,
+                    state: machine.image().pieces().flatten().collect(),
+                    term,
+                });
+                life.history.seen().digests.insert((life.host, id.to_string()), digest);
             }
         }
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use coterie_core::config::{Config, Overrides};
-use coterie_env::Random as _;
 use coterie_env::mem::{Lie, MemDisk, SeededRandom};
 use coterie_sidecar::Node;
 use coterie_sidecar::node::Options;
@@ -203,38 +202,4 @@ async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: 
 /// An error with what it comes from: turmoil shows its own sentence only.
 fn in_full(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
-}
-
-/// Chance that a seed decides, apart from that of every machine.
-pub struct Chance(SeededRandom);
-
-impl Chance {
-    /// The chance of something that this names, in the simulation of a seed.
-    pub fn of(seed: u64, what: &str) -> Self {
-        // FNV-1a: any function of the name will do, as long as it never changes.
-        let named = what
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Self(SeededRandom::new(seed ^ named))
-    }
-
-    /// Any number.
-    pub fn number(&self) -> u64 {
-        self.0.next_u64()
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&self, bound: u64) -> u64 {
-        self.number() % bound
-    }
-
-    /// One of these; there is one.
-    pub fn one_of<T: Copy>(&self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).expect("fewer than a slice holds")]
-    }
-
-    /// Milliseconds from `least` to below `most`.
-    pub fn ms(&self, least: u64, most: u64) -> Duration {
-        Duration::from_millis(least + self.below(most - least))
-    }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::cluster::{Chance, Cluster, HOSTS, Loss};
+use crate::cluster::{Cluster, HOSTS, Loss};
+use crate::world::Chance;
 
 /// The longest that one fault lasts.
 const LASTS_MS: (u64, u64) = (100, 2_500);

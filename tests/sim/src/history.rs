@@ -86,19 +86,14 @@ impl History {
 
     /// Takes note of the leader of a partition; two in one term are a violation (Ongaro and Ousterhout, 2014, section 5.2).
     pub fn leads(&self, host: &str, partition: &str, term: u64, leader: &str) {
-        let mut seen = self.seen();
-        let place = (partition.to_owned(), term);
-        let first = seen.raft_leaders.get(&place).cloned();
+        let first = self.seen().raft_leaders.insert((partition.to_owned(), term), leader.to_owned());
         match first {
             Some(first) if first != leader => {
-                seen.violations.push(format!("{partition} has two leaders in term {term}: {first} and {leader}"));
+                let violation = format!("{partition} has two leaders in term {term}: {first} and {leader}");
+                self.seen().violations.push(violation);
             }
             Some(_) => {}
-            None => {
-                seen.raft_leaders.insert(place, leader.to_owned());
-                drop(seen);
-                self.note(host, &format!("{partition} term={term} leader={leader}"));
-            }
+            None => self.note(host, &format!("{partition} term={term} leader={leader}")),
         }
     }
 

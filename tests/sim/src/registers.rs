@@ -10,9 +10,9 @@ use tonic::{Request, Status};
 
 use crate::application;
 use crate::checkers::linearizability::{Answer, Call, Only};
-use crate::cluster::{Chance, Life};
+use crate::cluster::Life;
 use crate::history::History;
-use crate::world::{self, Skew};
+use crate::world::{self, Chance, Skew};
 
 /// Clients on each host.
 const CLIENTS: usize = 2;
@@ -166,22 +166,11 @@ impl Client {
         }
     }
 
-    /// Who asks, and a version 7 UUID for what.
+    /// Who asks, and for what: two UUIDs.
     fn ids(&self) -> [(&'static str, String); 2] {
-        let ms = world::wall_ms(&self.skew);
-        let (a, b) = (self.chance.number(), self.chance.number());
-        let uuid = |high: u64, low: u64| {
-            let (time, rest) = (high >> 32, high & 0xffff_ffff);
-            format!(
-                "{time:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-                rest >> 16,
-                rest & 0xffff,
-                low >> 48,
-                low & 0xffff_ffff_ffff
-            )
-        };
-        let request = uuid(ms << 16 | 0x7000 | a & 0xfff, b & !(0b11 << 62) | 0b10 << 62);
-        [("coterie-client-id", uuid(self.chance.number() | 1, 7)), ("coterie-request-id", request)]
+        let request = self.chance.uuid_v7(world::wall_ms(&self.skew));
+        let client = u128::from(self.chance.number() | 1) << 64;
+        [("coterie-client-id", client), ("coterie-request-id", request)].map(|(name, id)| (name, format!("{id:032x}")))
     }
 }
 

@@ -10,8 +10,9 @@
 //! that was dropped. A request that is not kept and not above both may have been applied and forgotten: it is `expired`.
 //!
 //! Neither rises with a clock, only with what is forgotten. So where a leader's clock was ahead for a moment, clients are
-//! forgotten early, and what they or others ask afterwards is served. What is older than results are kept, by the clock of
-//! the leader that took it, is refused too, whether anything was forgotten or not.
+//! forgotten early, and what is asked afterwards is served; but for as long as the clock of one that was forgotten was ahead
+//! of theirs, others are refused. What is older than results are kept, by the clock of the leader that took it, is refused
+//! too, whether anything was forgotten or not.
 //!
 //! An id that is used again for something else is refused: whoever did that would be told that it was done. What a request
 //! asked for is kept as a number beside its result (see [`asked`](super::asked)).
@@ -226,9 +227,7 @@ impl Dedup {
 
     /// Room for one more client: the one that was not used for longest goes.
     fn make_room(&mut self) {
-        while self.clients.len() >= CLIENTS_MAX {
-            self.drop_least_used();
-        }
+        while self.clients.len() >= CLIENTS_MAX && self.drop_least_used() {}
     }
 
     /// Drops clients that were not used for as long as results are kept.
@@ -243,12 +242,12 @@ impl Dedup {
         }
     }
 
-    /// Drops the client that was not used for longest; the horizon rises past all that it asked.
-    fn drop_least_used(&mut self) {
+    /// Drops the client that was not used for longest; the horizon rises past all that it asked. Whether there was one.
+    fn drop_least_used(&mut self) -> bool {
         let dropped = self.by_use.pop_first().and_then(|(_, id)| self.clients.remove(&id));
-        if let Some(client) = dropped {
-            self.horizon_ms = self.horizon_ms.max(client.newest_issued_ms()).max(1);
-        }
+        let Some(client) = dropped else { return false };
+        self.horizon_ms = self.horizon_ms.max(client.newest_issued_ms()).max(1);
+        true
     }
 }
 

@@ -83,7 +83,7 @@ impl Draft {
     /// Removes it.
     pub fn discard(self) -> io::Result<()> {
         self.disk.remove(&self.path)?;
-        give_back(self.file.as_ref(), self.head + self.label.bytes);
+        give_back(self.file.as_ref());
         Ok(())
     }
 }

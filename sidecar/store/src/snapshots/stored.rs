@@ -98,7 +98,7 @@ impl Stored {
 
     /// Gives its bytes back to the volume, now: its file has no name any longer.
     pub(super) fn give_back(&self) {
-        give_back(self.0.file.as_ref(), self.len());
+        give_back(self.0.file.as_ref());
     }
 
     /// Another one took its place, durably: its file has no name any longer. Once nobody holds it, its bytes are given back
@@ -108,10 +108,9 @@ impl Stored {
         if self.0.heir.set(heir).is_err() {
             return;
         }
-        let len = self.len();
         let free = async move {
             if let Ok(file) = inherited.await {
-                give_back(file.as_ref(), len);
+                give_back(file.as_ref());
             }
         };
         self.0.spawn.dedicated(give_back::THREAD, Box::pin(free));

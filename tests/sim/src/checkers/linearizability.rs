@@ -211,9 +211,8 @@ impl<'a> Register<'a> {
             if seen.len() > SEARCHED_MAX {
                 return Err("too many operations overlap to decide it".to_owned());
             }
-            let event = at.map(|at| events[at]);
-            match (at, event) {
-                (Some(place), Some(Event::Call(number))) => {
+            match at.map(|place| (place, events[place])) {
+                Some((place, Event::Call(number))) => {
                     let next = self.step(state, &self.operations[number]);
                     let taken_now = next.filter(|next| {
                         set[number / 64] |= 1 << (number % 64);
@@ -235,8 +234,8 @@ impl<'a> Register<'a> {
                     }
                 }
                 // Whatever is left was called after this answer, which nothing explains: the last one taken was wrong.
-                (_, Some(Event::Answer(_)) | None) => {
-                    if let Some(Event::Answer(number)) = event
+                last @ (Some((_, Event::Answer(_))) | None) => {
+                    if let Some((_, Event::Answer(number))) = last
                         && taken.len() >= stuck.0
                     {
                         stuck = (taken.len(), Some(number));
@@ -256,7 +255,6 @@ impl<'a> Register<'a> {
                     state = before;
                     at = left.after(left.calls[number]);
                 }
-                (None, Some(Event::Call(_))) => unreachable!("there is no event without a place"),
             }
         }
         Ok(())
