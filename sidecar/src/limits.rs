@@ -84,6 +84,9 @@ pub const LATE_TICK_MS: u64 = 500;
 /// Client ids that a sidecar mints request ids under: results are kept per client up to a count, and each of these then
 /// has fewer requests under way than that count.
 pub const CLIENT_IDS: usize = 128;
+/// So far may the wall clock be set back, in milliseconds, while request ids go on from the newest; far less than ids may be
+/// ahead of a partition's time.
+pub const CLOCK_BACK_MS_MAX: u64 = 10_000;
 /// Request ids that are minted under one client id before the next one's turn.
 pub const CLIENT_RUN: usize = 32;
 

@@ -5,7 +5,6 @@
 //! same request id, until the deadline. So a request is forwarded over one hop, and applied once however often it is sent.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -19,13 +18,15 @@ use coterie_replication::{Read, ReadKind};
 
 use crate::deadline::Deadline;
 use crate::directory::Directory;
-use crate::limits;
 use crate::lineage::{self, Lineage};
 use crate::partitions::Partitions;
 use crate::peers::client::Peers;
 use crate::watch::{Watch, Ways};
 
+mod ids;
 mod route;
+
+use ids::Ids;
 
 /// Routes requests. Cheap to clone.
 #[derive(Clone)]
@@ -34,8 +35,7 @@ pub struct Router(Arc<Inner>);
 struct Inner {
     env: Env,
     own: MemberName,
-    clients: [u128; limits::CLIENT_IDS],
-    minted: AtomicUsize,
+    ids: Ids,
     declared: Declared,
     partitions: Partitions,
     peers: Peers,
@@ -63,11 +63,10 @@ impl Router {
         peers: Peers,
         directory: Directory,
     ) -> Self {
-        let clients = std::array::from_fn(|_| coterie_env::random::uuid_v7(&*env.random, env.clock.wall_ms()));
-        let minted = AtomicUsize::new(0);
+        let ids = Ids::new(&*env.random, env.clock.wall_ms());
         let recorded = Mutex::default();
         let env = env.clone();
-        Self(Arc::new(Inner { env, own, clients, minted, declared, partitions, peers, directory, recorded }))
+        Self(Arc::new(Inner { env, own, ids, declared, partitions, peers, directory, recorded }))
     }
 
     /// The partition that a primitive lives in (D15).
@@ -106,12 +105,7 @@ impl Router {
 
     /// A request id of this sidecar's own.
     pub fn mint(&self) -> RequestId {
-        let number = self.0.minted.fetch_add(1, Ordering::Relaxed);
-        RequestId {
-            // Some of one client after another: what partitions keep of it is at hand for the next.
-            client: self.0.clients[number / limits::CLIENT_RUN % limits::CLIENT_IDS],
-            request: coterie_env::random::uuid_v7(&*self.0.env.random, self.0.env.clock.wall_ms()),
-        }
+        self.0.ids.mint(&*self.0.env.random, self.0.env.clock.wall_ms())
     }
 
     /// Records a primitive in the management group before its first use (S94). One that is known to be recorded costs

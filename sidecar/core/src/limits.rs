@@ -45,9 +45,10 @@ pub const PARTITIONS_MAX: u32 = 128;
 pub const CLUSTER_MEMBERS_MAX: usize = 1_000;
 /// Results kept per client (D11).
 pub const RESULTS_PER_CLIENT_MAX: usize = 128;
-/// Clients whose results are kept, per partition (D11).
+/// Clients that a partition remembers (D11): their results, or at least how far they had come.
 pub const CLIENTS_MAX: usize = 10_000;
-/// How long the results of a client are kept after its last request, in milliseconds of the partition's logical time (D11).
+/// How long the results of a client are kept after its newest request was issued, in milliseconds, by the clocks of the client
+/// and of the leader (D11).
 pub const RESULT_AGE_MS_MAX: u64 = 600_000;
 /// How far a client's clock may run ahead of the partition's logical time, in milliseconds.
 pub const CLIENT_CLOCK_AHEAD_MS_MAX: u64 = 300_000;

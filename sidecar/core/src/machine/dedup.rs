@@ -6,13 +6,14 @@
 //!  ─────────────────────── floor ───────────────────────────────────────────────────►
 //!         expired                 kept: answered again      not kept: new, applied
 //! ```
-//! The floor is per client. The *horizon* is the partition's: the newest time of issue of all that a client had applied
-//! that was dropped. A request that is not kept and not above both may have been applied and forgotten: it is `expired`.
+//! The floor is per client, and stays when the client's results go because they are old. The *horizon* is the partition's:
+//! the newest time of issue of all that a client had applied of which not even the floor is left, because there are too many
+//! clients. A request that is not kept and not above both may have been applied and forgotten: it is `expired`.
 //!
-//! Neither rises with a clock, only with what is forgotten. So where a leader's clock was ahead for a moment, clients are
-//! forgotten early, and what is asked afterwards is served; but for as long as the clock of one that was forgotten was ahead
-//! of theirs, others are refused. What is older than results are kept, by the clock of the leader that took it, is refused
-//! too, whether anything was forgotten or not.
+//! Neither rises with a clock, only with what is forgotten, and the client that goes first is the one whose newest request is
+//! the oldest. So a clock that is ahead for a moment, a leader's or a client's, makes results go early at most; it expires no
+//! request of another. What is older than results are kept, by the clock of the leader that took it, is refused too, whether
+//! anything was forgotten or not.
 //!
 //! An id that is used again for something else is refused: whoever did that would be told that it was done. What a request
 //! asked for is kept as a number beside its result (see [`asked`](super::asked)).
@@ -22,7 +23,7 @@
 //! | what was done, and refusals that stay (`Retry::Never`) | refusals that invite the same request again (`Retry::Later`): nothing was done |
 //! | a view of the group without its members | the members: 128 views of a large group per client would not fit in memory |
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -31,12 +32,12 @@ use super::{Step, validate};
 use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection, Retry};
 use crate::command::{GroupView, Outcome, Reply};
-use crate::ids::{RequestId, Revision};
+use crate::ids::RequestId;
 use crate::limits::{CLIENT_CLOCK_AHEAD_MS_MAX, CLIENTS_MAX, RESULT_AGE_MS_MAX, RESULTS_PER_CLIENT_MAX};
 
-/// Clients that are too old may be dropped this many at a time, whenever one comes, and every [`LOOK_EVERY`] requests:
-/// faster than they come, and never a long pause.
-const CLIENTS_DROPPED_AT_ONCE: usize = 2;
+/// So many clients at most lose their results at a time, whenever one comes, and every [`LOOK_EVERY`] requests: faster than
+/// they come, and never a long pause.
+const CLIENTS_FORGOTTEN_AT_ONCE: usize = 2;
 const LOOK_EVERY: u64 = 16;
 
 /// What is kept of one client.
@@ -44,9 +45,6 @@ const LOOK_EVERY: u64 = 16;
 pub(super) struct Client {
     /// The largest request whose result was dropped; 0: none was.
     floor: u128,
-    last_use: Revision,
-    /// The partition's time of that.
-    last_use_ms: u64,
     /// In a snapshot they are parts of their own.
     #[serde(skip)]
     results: Results,
@@ -110,10 +108,39 @@ impl Client {
         }
     }
 
-    /// When the newest of its requests was issued: all that this client ever had applied was issued by then.
-    fn newest_issued_ms(&self) -> u64 {
-        let newest = self.results.0.back().map_or(self.floor, |(request, _)| self.floor.max(*request));
-        issued_ms(newest)
+    /// The largest of its requests that was applied.
+    fn newest(&self) -> u128 {
+        self.results.0.back().map_or(self.floor, |(request, _)| self.floor.max(*request))
+    }
+}
+
+/// Clients by their newest request: those that have results, and those that have only a floor.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Order {
+    with_results: BTreeSet<(u128, u128)>,
+    floor_only: BTreeSet<(u128, u128)>,
+}
+
+impl Order {
+    fn file(&mut self, id: u128, client: &Client) -> bool {
+        self.of(client).insert((client.newest(), id))
+    }
+
+    fn unfile(&mut self, id: u128, client: &Client) {
+        self.of(client).remove(&(client.newest(), id));
+    }
+
+    fn of(&mut self, client: &Client) -> &mut BTreeSet<(u128, u128)> {
+        if client.results.0.is_empty() { &mut self.floor_only } else { &mut self.with_results }
+    }
+
+    fn oldest(&self) -> Option<u128> {
+        let firsts = [self.with_results.first(), self.floor_only.first()];
+        firsts.into_iter().flatten().min().map(|(_, id)| *id)
+    }
+
+    fn oldest_with_results(&self) -> Option<(u128, u128)> {
+        self.with_results.first().copied()
     }
 }
 
@@ -135,11 +162,11 @@ pub(super) enum Verdict {
 /// The results of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Dedup {
-    /// 0: nothing was dropped.
+    /// 0: no client was dropped.
     horizon_ms: u64,
     clients: Chunks<u128, Arc<Client>>,
-    /// Which client was used at a revision last: the first entry is the one to drop. A snapshot leaves it out.
-    by_use: BTreeMap<Revision, u128>,
+    /// A snapshot leaves it out.
+    order: Order,
 }
 
 impl Dedup {
@@ -148,10 +175,10 @@ impl Dedup {
         Self { horizon_ms, ..Self::default() }
     }
 
-    /// The next client of a snapshot, with its results. `None` if it is not the next, or was used when another was.
+    /// The next client of a snapshot, with its results. `None` if it is not the next, or nothing is known of it.
     pub(super) fn restore(&mut self, id: u128, client: Client) -> Option<()> {
-        let is_second = self.by_use.insert(client.last_use, id).is_some();
-        (!is_second && self.clients.push(id, Arc::new(client))).then_some(())
+        let is_known = client.newest() > 0 && self.order.file(id, &client);
+        (is_known && self.clients.push(id, Arc::new(client))).then_some(())
     }
 
     pub(super) fn horizon_ms(&self) -> u64 {
@@ -162,16 +189,11 @@ impl Dedup {
         &self.clients
     }
 
-    /// Whether a request, which asks for `asked`, is new. Counts as a use of its client if it is known.
+    /// Whether a request, which asks for `asked`, is new.
     pub(super) fn admit(&mut self, request: RequestId, asked: u64, step: &Step) -> Verdict {
         let verdict = self.judge(request, asked, step);
-        if !matches!(verdict, Verdict::Refused(_))
-            && let Some(client) = self.clients.get_mut(&request.client)
-        {
-            used(&mut self.by_use, request.client, client, step);
-        }
         if step.revision.0.is_multiple_of(LOOK_EVERY) {
-            self.drop_old_clients(step.now_ms);
+            self.forget_old_results(step.stamped_ms);
         }
         verdict
     }
@@ -180,7 +202,6 @@ impl Dedup {
         let now_ms = step.now_ms;
         let client = self.clients.get(&request.client);
         if let Some(kept) = client.and_then(|client| client.results.get(request.request)) {
-            // Either way the client was used.
             return Verdict::Applied(if kept.asked == asked {
                 kept.outcome.clone()
             } else {
@@ -201,7 +222,7 @@ impl Dedup {
         let dropped_of_client = client.is_some_and(|client| request.request <= client.floor);
         let dropped_with_client = self.horizon_ms > 0 && issued_ms <= self.horizon_ms;
         // Such a one would be forgotten by now, if it was ever applied.
-        let is_too_old = issued_ms.saturating_add(RESULT_AGE_MS_MAX) <= step.stamped_ms;
+        let is_too_old = is_old(request.request, step.stamped_ms);
         if dropped_of_client || dropped_with_client || is_too_old {
             return Verdict::Refused(expired(request, now_ms));
         }
@@ -214,58 +235,46 @@ impl Dedup {
             return;
         }
         if !self.clients.contains_key(&request.client) {
-            self.drop_old_clients(step.now_ms);
+            self.forget_old_results(step.stamped_ms);
             self.make_room();
         }
-        let client = self.clients.get_or_insert_with(&request.client, Arc::default);
-        let client = used(&mut self.by_use, request.client, client, step);
+        let client = Arc::make_mut(self.clients.get_or_insert_with(&request.client, Arc::default));
+        self.order.unfile(request.client, client);
         client.results.insert(request.request, Kept { asked, outcome: without_members(outcome) });
         while client.results.0.len() > RESULTS_PER_CLIENT_MAX {
             client.drop_first();
         }
+        self.order.file(request.client, client);
     }
 
-    /// Room for one more client: the one that was not used for longest goes.
-    fn make_room(&mut self) {
-        while self.clients.len() >= CLIENTS_MAX && self.drop_least_used() {}
-    }
-
-    /// Drops clients that were not used for as long as results are kept.
-    fn drop_old_clients(&mut self, now_ms: u64) {
-        for _ in 0..CLIENTS_DROPPED_AT_ONCE {
-            let least_used = self.by_use.first_key_value().and_then(|(_, id)| self.clients.get(id));
-            let is_old = |client: &Arc<Client>| client.last_use_ms.saturating_add(RESULT_AGE_MS_MAX) <= now_ms;
-            if !least_used.is_some_and(is_old) {
-                return;
-            }
-            self.drop_least_used();
+    /// Forgets the results of clients whose newest request is older than results are kept. Their floors stay.
+    fn forget_old_results(&mut self, stamped_ms: u64) {
+        for _ in 0..CLIENTS_FORGOTTEN_AT_ONCE {
+            let Some((newest, id)) = self.order.oldest_with_results() else { return };
+            let Some(client) = self.clients.get_mut(&id).filter(|_| is_old(newest, stamped_ms)) else { return };
+            self.order.unfile(id, client);
+            *client = Arc::new(Client { floor: newest, results: Results::default() });
+            self.order.file(id, client);
         }
     }
 
-    /// Drops the client that was not used for longest; the horizon rises past all that it asked. Whether there was one.
-    fn drop_least_used(&mut self) -> bool {
-        let dropped = self.by_use.pop_first().and_then(|(_, id)| self.clients.remove(&id));
-        let Some(client) = dropped else { return false };
-        self.horizon_ms = self.horizon_ms.max(client.newest_issued_ms()).max(1);
-        true
+    /// Room for one more client: the one whose newest request is the oldest goes, and the horizon rises past all that it
+    /// asked.
+    fn make_room(&mut self) {
+        while self.clients.len() >= CLIENTS_MAX
+            && let Some(id) = self.order.oldest()
+            && let Some(client) = self.clients.remove(&id)
+        {
+            self.order.unfile(id, &client);
+            self.horizon_ms = self.horizon_ms.max(issued_ms(client.newest())).max(1);
+        }
     }
 }
 
-/// A client was used now.
-fn used<'a>(
-    by_use: &mut BTreeMap<Revision, u128>,
-    id: u128,
-    client: &'a mut Arc<Client>,
-    step: &Step,
-) -> &'a mut Client {
-    let client = Arc::make_mut(client);
-    if client.last_use != step.revision {
-        by_use.remove(&client.last_use);
-        client.last_use = step.revision;
-        client.last_use_ms = step.now_ms;
-        by_use.insert(step.revision, id);
-    }
-    client
+/// Whether a request was issued so long ago that its result is not kept any more, by the clock of the leader that proposed
+/// what is applied.
+fn is_old(request: u128, stamped_ms: u64) -> bool {
+    issued_ms(request).saturating_add(RESULT_AGE_MS_MAX) <= stamped_ms
 }
 
 fn expired(request: RequestId, now_ms: u64) -> Rejection {

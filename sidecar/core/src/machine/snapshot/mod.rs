@@ -45,7 +45,7 @@ mod restore;
 pub use restore::Restorer;
 
 /// The version of this form that this program writes, and the only one that it reads.
-const SNAPSHOT_VERSION: u8 = 5;
+const SNAPSHOT_VERSION: u8 = 6;
 
 const WHAT: &str = "machine snapshot";
 
