@@ -35,6 +35,8 @@ pub const LOCK_WAITERS_MAX: usize = 1_000;
 pub const LOCK_WAIT_MS_MAX: u64 = 3_600_000;
 /// Sessions of one partition: one per sidecar that uses it.
 pub const SESSIONS_MAX: usize = 100_000;
+/// Sessions of one member in a partition: those of earlier runs, which did not end them, stay until they expire.
+pub const SESSIONS_PER_MEMBER_MAX: usize = 16;
 /// Primitives of one cluster: the directory is held by every member.
 pub const PRIMITIVES_MAX: usize = 100_000;
 /// Partition groups of one cluster.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use coterie_cli::local::LocalCluster;
 use coterie_client::{Client, EventKind, JoinOptions, SessionState};
 use coterie_conformance::harness::{SESSION_TIMEOUT_MS, cluster, start};
+use coterie_conformance::wire::primitives::acquire;
 use coterie_conformance::wire::{Change, Events, Held, If, Joining, Said, ids};
 use coterie_conformance::{Failure, Grpc, Http, Wire, eventually, run};
 use coterie_core::routing::partition_of;
@@ -327,6 +328,57 @@ fn s37_s38_a_paused_sidecar_costs_the_leadership_and_the_guard_says_no_before_an
             .expect("before the membership closes");
         assert_eq!(member.guard(), None);
         paused.join(JoinOptions::default()).await.expect("it may join again");
+    });
+}
+
+/// A lock and a leadership that a sidecar vouched for when it was killed and started again at once. Connections that ended
+/// with it tell whoever has one; these were asked for by calls, which leave none.
+async fn what_was_vouched_for_is_granted_to_nobody_else<W: Wire>(cluster: &LocalCluster, victim: usize, name: &str) {
+    let (before, other): (W, W) = (wire(cluster, victim), wire(cluster, (victim + 1) % 3));
+    let joined = before.join(name, Joining::lease(60_000)).await.expect("join");
+    let (first, term) = (joined.member.expect("a member").id, joined.group.expect("a group").term);
+    let next = other.join(name, Joining::lease(60_000)).await.expect("join").member.expect("a member").id;
+    let mut watch = other.watch(name, "").await.expect("watch");
+    assert_eq!(watch.snapshot().await.leader, first);
+    let asked = Instant::now();
+    let held = before.acquire(acquire(name, 0, 60_000)).await.expect("acquire");
+    let vouched = before.itself(name).await.expect("self").members.into_iter().find(|state| state.leads);
+    let vouched = vouched.expect("it leads");
+
+    cluster.kill(victim).expect("kill");
+    start(cluster, [victim]).await;
+    let back: W = wire(cluster, victim);
+    let refused = back.acquire(acquire(name, 0, 60_000)).await.expect_err("it is held by its former run");
+    assert_eq!(refused.code, "lock_held", "{refused}");
+    println!("{name}: back after {:?}; {} and {} ms were vouched for", asked.elapsed(), held.ttl_ms, vouched.valid_ms);
+
+    let (granted, (elected_in, leader)) = tokio::join!(
+        async {
+            let granted =
+                other.within(Duration::from_secs(30)).acquire(acquire(name, 30_000, 60_000)).await.expect("acquire");
+            assert!(asked.elapsed() >= Duration::from_millis(held.ttl_ms), "after {:?}: {held:?}", asked.elapsed());
+            granted
+        },
+        async {
+            let elected = watch.elected(term).await;
+            assert!(
+                asked.elapsed() >= Duration::from_millis(vouched.valid_ms),
+                "after {:?}: {vouched:?}",
+                asked.elapsed()
+            );
+            elected
+        },
+    );
+    assert!(granted.token > held.token && elected_in > term);
+    assert_eq!(leader, next);
+}
+
+#[test]
+fn s22_s37_what_a_killed_sidecar_vouched_for_is_granted_to_nobody_else_though_it_is_back_at_once() {
+    run(async {
+        let cluster = cluster().await;
+        what_was_vouched_for_is_granted_to_nobody_else::<Grpc>(&cluster, 0, "vouched-over-grpc").await;
+        what_was_vouched_for_is_granted_to_nobody_else::<Http>(&cluster, 1, "vouched-over-http").await;
     });
 }
 

@@ -11,7 +11,7 @@ use crate::chunks::Chunks;
 use crate::code::{ErrorCode, Rejection};
 use crate::command::{LeaveReason, LockLeaveReason, Outcome, Reply};
 use crate::ids::{GroupName, LockName, MemberId, MemberName, SessionId, Token};
-use crate::limits::SESSIONS_MAX;
+use crate::limits::{SESSIONS_MAX, SESSIONS_PER_MEMBER_MAX};
 
 /// A live session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,18 +34,17 @@ pub(super) enum Thing {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sessions {
     live: Chunks<SessionId, Session>,
-    /// A member has at most one session.
-    by_member: BTreeMap<MemberName, SessionId>,
+    /// The sessions of each member; the last is that of its newest run.
+    by_member: BTreeSet<(MemberName, SessionId)>,
     /// What hangs on which session.
     held: BTreeSet<(SessionId, Thing)>,
 }
 
 impl Sessions {
-    /// The next one of a snapshot; what hangs on it is added with [`Sessions::hold`]. `None` if it is not the next, or of a
-    /// member that has one.
+    /// The next one of a snapshot; what hangs on it is added with [`Sessions::hold`]. `None` if it is not the next.
     pub(super) fn restore(&mut self, id: SessionId, session: Session) -> Option<()> {
-        let is_second = self.by_member.insert(session.member.clone(), id).is_some();
-        (!is_second && self.live.push(id, session)).then_some(())
+        self.by_member.insert((session.member.clone(), id));
+        self.live.push(id, session).then_some(())
     }
 
     pub(super) fn live(&self) -> &Chunks<SessionId, Session> {
@@ -95,14 +94,20 @@ impl Sessions {
     }
 
     fn insert(&mut self, id: SessionId, session: Session) {
-        self.by_member.insert(session.member.clone(), id);
+        self.by_member.insert((session.member.clone(), id));
         self.live.insert(id, session);
+    }
+
+    /// The sessions of a member, the newest first.
+    fn of_member(&self, member: &MemberName) -> impl Iterator<Item = SessionId> {
+        let range = (member.clone(), SessionId(0))..=(member.clone(), SessionId(u64::MAX));
+        self.by_member.range(range).rev().map(|(_, id)| *id)
     }
 
     /// Removes a session; gives what hung on it.
     fn remove(&mut self, id: SessionId) -> Vec<Thing> {
         let Some(session) = self.live.remove(&id) else { return Vec::new() };
-        self.by_member.remove(&session.member);
+        self.by_member.remove(&(session.member, id));
         let first = (id, Thing::Member(GroupName::default(), MemberId(0)));
         let held: Vec<_> = self.held.range(first..).take_while(|(of, _)| *of == id).cloned().collect();
         for key in &held {
@@ -122,14 +127,15 @@ impl Machine {
     ) -> Outcome {
         validate::name("member", member.as_str())?;
         validate::ttl_ms(ttl_ms)?;
-        if let Some(id) = self.sessions.by_member.get(member).copied() {
+        let newest = self.sessions.of_member(member).next();
+        if let Some(id) = newest {
             let session = self.sessions.live.get_mut(&id).expect("the index names live sessions only");
             if session.incarnation == incarnation {
                 session.ttl_ms = ttl_ms;
                 return Ok(Reply::Session(id));
             }
-            // The process that held it is gone: a data directory is locked, so two runs never overlap.
-            self.end_sessions(step, [id], LeaveReason::SessionClosed);
+            // The process that held it is gone, but until it expires applications may act on what that has told them.
+            self.check_runs_limit(member)?;
         } else if self.sessions.live.len() >= SESSIONS_MAX {
             return Err(Rejection::new(
                 ErrorCode::LimitReached,
@@ -139,6 +145,19 @@ impl Machine {
         let id = SessionId(step.revision.0);
         self.sessions.insert(id, Session { member: member.clone(), incarnation, ttl_ms });
         Ok(Reply::Session(id))
+    }
+
+    fn check_runs_limit(&self, member: &MemberName) -> Result<(), Rejection> {
+        if self.sessions.of_member(member).count() < SESSIONS_PER_MEMBER_MAX {
+            return Ok(());
+        }
+        Err(Rejection::new(
+            ErrorCode::LimitReached,
+            format!(
+                "sessions of {SESSIONS_PER_MEMBER_MAX} runs of {member} have not expired yet, which is the limit; find out why \
+                 it starts so often, and try again when one has"
+            ),
+        ))
     }
 
     /// Closing what is closed already is no error: the caller has what it wants.

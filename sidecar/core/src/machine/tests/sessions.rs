@@ -1,6 +1,7 @@
 //! Sessions and what hangs on them.
 
 use super::*;
+use crate::limits::SESSIONS_PER_MEMBER_MAX;
 
 fn expire(sessions: &[SessionId]) -> Command {
     Command::ExpireSessions(sessions.to_vec())
@@ -35,14 +36,33 @@ fn opening_again_in_the_same_run_gives_the_same_session() {
 }
 
 #[test]
-fn a_new_run_of_a_sidecar_ends_the_session_of_the_earlier_one() {
+fn s22_what_an_earlier_run_of_a_sidecar_held_stays_until_its_session_expires() {
     let mut partition = Partition::new();
-    let session = partition.session("pod-1");
-    let member = partition.join("g", session);
-    let events = partition.events(open("pod-1", 2));
-    assert_eq!(events[0], GroupEvent::Left { member, reason: LeaveReason::SessionClosed });
-    assert_eq!(partition.machine.sessions().len(), 1);
-    assert_eq!(partition.refused(join("g", session)).code, ErrorCode::SessionUnknown);
+    let before = partition.session("pod-1");
+    let (first, token) = (partition.join("g", before), partition.ok(acquire("l", before)));
+    let Reply::Placed(Placed { token, .. }) = token else { panic!("{token:?}") };
+    let after = session_of(&partition.ok(open("pod-1", 2)));
+    assert_ne!(after, before);
+    let (second, lock) = (partition.join("g", after), LockName::from("l"));
+    assert_eq!(partition.leader("g"), (Term(1), Some(first)), "its application may act on what it was told");
+    assert_eq!(partition.machine.standing(&lock, token), Standing::Holds);
+    assert_eq!(session_of(&partition.ok(open("pod-1", 2))), after, "of the newest run");
+
+    partition.ok(expire(&[before]));
+    assert_eq!(partition.leader("g"), (Term(2), Some(second)));
+    assert_eq!(partition.machine.standing(&lock, token), Standing::Gone);
+    assert_eq!(session_of(&partition.ok(open("pod-1", 2))), after, "the member's session is the one of its newest run");
+}
+
+#[test]
+fn sessions_of_earlier_runs_of_a_sidecar_are_bounded() {
+    let mut partition = Partition::new();
+    let runs: Vec<_> = (0..SESSIONS_PER_MEMBER_MAX as u64).map(|run| partition.ok(open("pod-1", run))).collect();
+    let next = open("pod-1", runs.len() as u64);
+    assert_eq!(partition.refused(next.clone()).code, ErrorCode::LimitReached);
+    partition.session("pod-2");
+    partition.ok(expire(&[session_of(&runs[3])]));
+    partition.ok(next);
 }
 
 #[test]
