@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 
 use coterie_core::{ErrorCode, MemberName, Rejection};
+use coterie_mutants::{Mutant, is_on};
 use coterie_proto::peer;
 use coterie_store::directory::{Formation, Identity, Seat};
 
@@ -63,7 +64,8 @@ pub fn decide(situation: &Situation<'_>) -> Step {
         // A leader that knows more of this log than there is must have had the chance to say so.
         return if *greeted && present * 2 > listed.len() { Step::Open } else { Step::Wait(missing()) };
     }
-    if let Some((member, _)) = met.iter().find(|(_, met)| met.refused.is_none() && met.identity.formed) {
+    let formed = met.iter().find(|(_, met)| met.refused.is_none() && met.identity.formed);
+    if let Some((member, _)) = formed.filter(|_| !is_on(Mutant::FormTwice)) {
         if own.formation.is_none() {
             return Step::Refuse(Rejection::new(
                 ErrorCode::DirectoryReplaced,
@@ -88,7 +90,8 @@ pub fn decide(situation: &Situation<'_>) -> Step {
     if !missing.is_empty() {
         return Step::Wait(missing);
     }
-    if let Some((member, _)) = met.iter().find(|(member, met)| listed.contains(member) && met.identity.has_log) {
+    let has_log = met.iter().find(|(member, met)| listed.contains(member) && met.identity.has_log);
+    if let Some((member, _)) = has_log.filter(|_| !is_on(Mutant::FormTwice)) {
         return Step::Refuse(Rejection::new(
             ErrorCode::DirectoryReplaced,
             format!(
@@ -126,7 +129,7 @@ pub fn acceptable(
     if own.formation.as_ref() == Some(&formation) {
         return Ok(formation);
     }
-    if own.formed || has_log {
+    if (own.formed || has_log) && !is_on(Mutant::FormTwice) {
         return refuse(format!("{} has a log of the management group already; it is not formed twice", own.member));
     }
     let proposed: Vec<&str> = formation.seats.iter().map(|seat| seat.member.as_str()).collect();

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coterie_env::Clock;
+use coterie_mutants::{Mutant, is_on};
 use tokio::time::Instant;
 
 use crate::timing::LEASE_MAX;
@@ -55,7 +56,9 @@ impl Lease {
 
     /// The lead of this term is about to be given away. Terms begin at 1.
     pub(crate) fn give_away(&self, term: u64) {
-        self.given_away.fetch_max(term, Ordering::SeqCst);
+        if !is_on(Mutant::KeepLeaseOnTransfer) {
+            self.given_away.fetch_max(term, Ordering::SeqCst);
+        }
     }
 
     /// How much of a lease is believed in: clocks may run at other rates, and a short suspension is not noticed.
@@ -98,7 +101,7 @@ impl Restarted {
 
     /// Whether it keeps still.
     pub(crate) fn keeps_still(&self) -> bool {
-        Instant::now() < self.until
+        Instant::now() < self.until && !is_on(Mutant::VoteWithinLease)
     }
 }
 

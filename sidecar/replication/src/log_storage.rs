@@ -6,6 +6,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
+use coterie_mutants::{Mutant, is_on};
 use coterie_store::log::{Demand, PartitionLog};
 use futures_util::{Stream, StreamExt, stream};
 use openraft::entry::RaftEntry;
@@ -133,7 +134,9 @@ impl RaftLogStorage<TypeConfig> for LogStorage {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.log.save_vote(codec::encode_mark(vote)).await?;
+        if !is_on(Mutant::ForgetVote) {
+            self.log.save_vote(codec::encode_mark(vote)).await?;
+        }
         *self.vote.write().expect("no holder panics") = Some(*vote);
         Ok(())
     }

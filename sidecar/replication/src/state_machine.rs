@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use coterie_core::command::{self, Envelope};
+use coterie_mutants::{Mutant, is_on};
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -42,7 +43,10 @@ fn prepare(entry: Entry) -> (LogId, Change, u64) {
                     undecodable()
                 })
             };
-            let envelopes = round.commands().map(decode).collect();
+            let mut envelopes: Vec<_> = round.commands().map(decode).collect();
+            if is_on(Mutant::ApplyOutOfOrder) {
+                envelopes.reverse();
+            }
             (id, Change::Round { ts_ms: round.ts_ms, envelopes }, round.commands.len() as u64)
         }
     }

@@ -18,6 +18,7 @@ use coterie_core::command::{Event, View};
 use coterie_core::limits::{EVENTS_BYTES_MAX, EVENTS_KEPT, WATCHER_QUEUE_BYTES_MAX, WATCHER_QUEUE_MAX};
 use coterie_core::machine::Machine;
 use coterie_core::{EventId, Primitive, Revision};
+use coterie_mutants::{Mutant, is_on};
 use tokio::sync::Notify;
 
 use crate::replica::Replica;
@@ -167,7 +168,8 @@ impl Hub {
             let watchers = self.watchers.get(&event.of);
             let event = Arc::new(Told::to(event, watchers.is_some()));
             if let Some(watchers) = watchers {
-                watchers.values().for_each(|queue| queue.push(&event));
+                let is_lost = is_on(Mutant::LoseEvent) && event.id.revision.0.is_multiple_of(16);
+                watchers.values().filter(|_| !is_lost).for_each(|queue| queue.push(&event));
             }
             self.bytes += event.kept;
             self.ring.push_back(event);
@@ -203,7 +205,8 @@ impl Hub {
         if after < self.floor && !nothing_missed {
             return None;
         }
-        let from = self.ring.partition_point(|event| event.id <= after);
+        let is_seen = |event: &Arc<Told>| event.id < after || event.id == after && !is_on(Mutant::ReplayEvent);
+        let from = self.ring.partition_point(is_seen);
         let events = self.ring.range(from..).filter(|event| event.of == *of);
         Some(events.cloned().map(WatchItem::Event).collect())
     }

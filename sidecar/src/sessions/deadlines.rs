@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use coterie_core::machine::PendingRelease;
 use coterie_core::{GroupName, SessionId, Term};
+use coterie_mutants::{Mutant, is_on};
 
 use crate::limits;
 
@@ -87,6 +88,7 @@ impl Deadlines {
         if self.expiring.contains_key(&session) {
             return Kept::Expiring;
         }
+        let ttl_ms = if is_on(Mutant::ExpireEarly) { ttl_ms / 8 } else { ttl_ms };
         self.sessions.set(session, now_ms + ttl_ms);
         Kept::Alive
     }

@@ -10,9 +10,11 @@
 //! Nobody leads only until the end of the entry, or while there is no member. The candidate that has stood longest is
 //! elected (D3); one that released stands from then on, so it is last. A term begins only with its leader (S31, S32).
 
+use coterie_mutants::{Mutant, is_on};
+
 use super::PendingRelease;
 use super::Step;
-use super::group::Group;
+use super::group::{Group, Member};
 use crate::command::GroupEvent;
 use crate::ids::{MemberId, Term};
 
@@ -22,10 +24,15 @@ impl Group {
         if self.leader.is_some() {
             return;
         }
-        let longest_standing = self.members.values().min_by_key(|member| (member.candidate_since, member.view.id));
+        let standing = |member: &&Member| (member.candidate_since, member.view.id);
+        let longest_standing = match is_on(Mutant::ElectOutOfTurn) {
+            true => self.members.values().max_by_key(standing),
+            false => self.members.values().min_by_key(standing),
+        };
         let Some(leader) = longest_standing.map(|member| member.view.id) else { return };
-        let term = Term(self.term.max(self.terms_from).0 + 1);
-        assert!(term > self.term, "terms rise");
+        let reused = is_on(Mutant::ReuseTerm) && self.term > Term(0);
+        let term = if reused { self.term } else { Term(self.term.max(self.terms_from).0 + 1) };
+        assert!(term > self.term || reused, "terms rise");
         self.term = term;
         self.leader = Some(leader);
         step.emit_group(self, GroupEvent::Term(term));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use coterie_mutants::{Mutant, is_on};
 use serde::{Deserialize, Serialize};
 
 use super::sessions::Thing;
@@ -256,7 +257,10 @@ impl Machine {
         let floor = self.term_floor;
         let new = || Arc::new(Group::new(step, name, GroupConfig::default(), floor));
         let group = Arc::make_mut(self.groups.get_or_insert_with(name, new));
-        let id = MemberId(step.revision.0);
+        let id = match is_on(Mutant::ReuseMemberIdentity) {
+            true => MemberId(group.members.keys().last().map_or(1, |last| last.0 + 1)),
+            false => MemberId(step.revision.0),
+        };
         let view = MemberView {
             id,
             session: joining.session,

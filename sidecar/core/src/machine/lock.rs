@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use coterie_mutants::{Mutant, is_on};
 use serde::{Deserialize, Serialize};
 
 use super::sessions::Thing;
@@ -100,7 +101,9 @@ impl Machine {
     }
 
     fn release_lock(&mut self, step: &mut Step, name: &LockName, token: Token) -> Outcome {
-        let place = self.locks.get(name).and_then(|lock| lock.queue.iter().find(|place| place.token == token));
+        let is_its = |place: &&Place| place.token == token || is_on(Mutant::SkipFence);
+        let place = self.locks.get(name).and_then(|lock| lock.queue.iter().find(is_its));
+        let token = place.map_or(token, |place| place.token);
         let session = place.ok_or_else(|| unknown(name, token))?.session;
         self.sessions.drop_held(session, Thing::Place(name.clone(), token));
         self.leave_queue(step, name, &BTreeSet::from([token]), LockLeaveReason::Released);

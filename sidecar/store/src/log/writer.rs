@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coterie_env::{Disk, Env, Random};
+use coterie_mutants::{Mutant, is_on};
 
 use super::error::Error;
 use super::format::{self, BatchWriter, Change, SECTOR_BYTES, SegmentHeader};
@@ -258,7 +259,9 @@ impl Writer {
         batch.finish(self.next_batch);
         assert_eq!(self.buffer.len(), format::batch_len(records), "a batch is as long as was computed");
         self.active.file.write_at(base, &self.buffer)?;
-        self.active.file.sync_data()?;
+        if !is_on(Mutant::AcknowledgeBeforeFlush) {
+            self.active.file.sync_data()?;
+        }
         self.offset += self.buffer.len() as u64;
         self.next_batch += 1;
         Ok((segment, places))

@@ -28,6 +28,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use coterie_mutants::{Mutant, is_on};
 use serde::{Deserialize, Serialize};
 
 use super::dedup::{Client, Kept};
@@ -155,7 +156,9 @@ impl Image {
         let directory = directory.chain(partition_groups.values().map(|group| Part::PartitionGroup(Ref(group))));
         let directory = directory.chain(primitives.iter().map(|(address, at)| Part::Primitive(Ref(address), *at)));
         let maps = self.maps.iter().flat_map(|(name, map)| {
-            let entries = map.entries().iter().map(|(key, entry)| Part::Entry(Ref(key), Ref(entry)));
+            let cut = usize::from(is_on(Mutant::CutSnapshotShort));
+            let entries = map.entries().iter().take(map.entries().len() - cut);
+            let entries = entries.map(|(key, entry)| Part::Entry(Ref(key), Ref(entry)));
             std::iter::once(Part::Map(Ref(name), Ref(map))).chain(entries)
         });
         let locks = self.locks.iter().flat_map(|(name, lock)| {
