@@ -10,7 +10,9 @@ use crate::checkers::linearizability;
 use crate::cluster::{Cluster, Flush, HOSTS, Life};
 use crate::faults::{Faults, Kind};
 use crate::history::Digest;
-use crate::registers;
+use crate::checkers::linearizability::{Answer, Call, Operation};
+use crate::checkers::{leadership, locks as of_locks, watches as of_watches};
+use crate::{groups, locks, registers, watches};
 
 /// How long things go wrong.
 const CHAOS: Duration = Duration::from_secs(20);
@@ -60,17 +62,46 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     let terms = agreed(&history.seen().digests).unwrap_or_default();
 
     let seen = history.seen();
+    if std::env::var_os("SIM_TRACE").is_some() {
+        print!("{}", seen.trace);
+    }
     if let Some(violation) = seen.violations.first() {
         bail!("{violation}");
     }
     let operations: Vec<_> = seen.operations.iter().flatten().cloned().collect();
     linearizability::check(&operations)?;
+    of_locks::check(&seen.holds)?;
+    leadership::check_claims(&seen.claims)?;
+    for (of, told) in &seen.told {
+        let stretches = of_watches::stretches(of, told)?;
+        let acknowledged = if of == registers::MAP { acknowledged(&operations) } else { BTreeMap::new() };
+        of_watches::check(of, &stretches, &acknowledged)?;
+        leadership::check_events(of, &stretches, groups::read)?;
+    }
     let unknown = operations.iter().filter(|operation| operation.answered.is_none()).count();
     Ok(Report { trace: seen.trace.clone(), answered: seen.answered, unknown, terms, faults: faults.injected })
 }
 
+/// What watchers of the registers must have been told, by revision.
+fn acknowledged(operations: &[Operation]) -> BTreeMap<u64, String> {
+    let change = |operation: &Operation| match (operation.call, operation.answered) {
+        (Call::Write(value, _), Some((_, Answer::Changed { revision, .. }))) => {
+            Some((revision, watches::changed(&operation.key, Some(value))))
+        }
+        // To delete what is not there changes nothing.
+        (Call::Delete(_), Some((_, Answer::Changed { revision, previous: 1.. }))) => {
+            Some((revision, watches::changed(&operation.key, None)))
+        }
+        _ => None,
+    };
+    operations.iter().filter_map(change).collect()
+}
+
 fn applications(life: Life) {
     registers::start(&life);
+    locks::start(&life);
+    groups::start(&life);
+    watches::start(&life);
     tokio::spawn(look(life));
 }
 

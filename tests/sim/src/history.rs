@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::checkers::leadership::Claim;
 use crate::checkers::linearizability::{Answer, Call, Operation};
+use crate::checkers::locks::Hold;
+use crate::checkers::watches::ToldAll;
 use crate::world;
 
 /// Shared by all hosts and the one who drives the simulation. It is no part of the simulated world and survives crashes.
@@ -53,6 +56,14 @@ pub struct Seen {
     pub operations: Vec<Option<Operation>>,
     /// How many of them were answered.
     pub answered: usize,
+    /// Who was granted which lock.
+    pub holds: Vec<Hold>,
+    /// What members of groups were told of their leading.
+    pub claims: Vec<Claim>,
+    /// What watchers were told, by primitive.
+    pub told: BTreeMap<String, ToldAll>,
+    /// The event that each of them was told last.
+    pub places: BTreeMap<String, String>,
     /// What replicas hold, by machine and partition, once clients have ended.
     pub digests: BTreeMap<(&'static str, String), Digest>,
     /// Keys that are to be read once more.

@@ -11,11 +11,15 @@ compile_error!(
 );
 
 pub mod application;
+pub mod call;
 pub mod chaos;
 pub mod checkers;
 pub mod cluster;
 pub mod faults;
+pub mod groups;
 pub mod history;
+pub mod locks;
 pub mod registers;
 pub mod smoke;
+pub mod watches;
 pub mod world;

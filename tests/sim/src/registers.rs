@@ -14,6 +14,8 @@ use crate::cluster::Life;
 use crate::history::History;
 use crate::world::{self, Chance, Skew};
 
+/// The map.
+pub const MAP: &str = "registers";
 /// Clients on each host.
 const CLIENTS: usize = 2;
 /// Keys in use at one time.
@@ -127,7 +129,7 @@ impl Client {
     }
 
     async fn one_try(&mut self, key: &str, call: Call, ids: &[(&'static str, String); 2]) -> Tried {
-        let (map, key, partition_group) = ("registers".to_owned(), key.to_owned(), String::new());
+        let (map, key, partition_group) = (MAP.to_owned(), key.to_owned(), String::new());
         let condition = |only| match only {
             Only::Always => (0, false),
             Only::IfAbsent => (0, true),
