@@ -9,6 +9,7 @@ use bytes::Bytes;
 use coterie_core::command::{Event, EventKind, MapEvent, MapView};
 use coterie_core::limits::{PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use coterie_core::{EventId, Revision};
+use coterie_mutants::{Mutant, is_on};
 use coterie_proto::v1;
 use coterie_proto::v1::map_event::Kind;
 use coterie_replication::Told;
@@ -91,7 +92,7 @@ impl MapFeed {
             Item::Event(event) => {
                 let EventKind::Map(kind) = &event.kind else { return None };
                 // A replica that lags tells again what another has told.
-                if self.at.is_some_and(|at| event.id <= at) {
+                if self.at.is_some_and(|at| event.id <= at) && !is_on(Mutant::ReplayEvent) {
                     return None;
                 }
                 self.at = Some(event.id);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 
 use crate::checkers::linearizability;
+use crate::checkers::linearizability::{Answer, Call, Operation};
+use crate::checkers::{leadership, locks as of_locks, watches as of_watches};
 use crate::cluster::{Cluster, Flush, HOSTS, Life};
 use crate::faults::{Faults, Kind};
 use crate::history::Digest;
-use crate::checkers::linearizability::{Answer, Call, Operation};
-use crate::checkers::{leadership, locks as of_locks, watches as of_watches};
 use crate::{groups, locks, registers, watches};
 
 /// How long things go wrong.

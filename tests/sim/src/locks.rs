@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::world::{self, Chance};
 
 const CLIENTS: usize = 2;
-const LOCKS: u64 = 2;
+const LOCKS: u64 = 3;
 const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// Starts the clients of one life.
@@ -48,7 +48,7 @@ impl Client {
     /// Waits for a lock; where its hold is in the history.
     async fn acquire(&mut self, lock: String) -> Option<usize> {
         let wait = Duration::from_millis(self.chance.one_of(&[0, 400, 1_500]));
-        let (timeout, ttl_ms) = (TIMEOUT + wait, 1_000 + self.chance.below(4_000));
+        let (timeout, ttl_ms) = (TIMEOUT + wait, 1_000 + self.chance.below(1_500));
         let wait_ms = u64::try_from(wait.as_millis()).expect("short");
         let asked = v1::AcquireRequest { lock: lock.clone(), wait_ms, ttl_ms, ..Default::default() };
         let call = self.locks.acquire(request(asked, timeout));
@@ -64,8 +64,8 @@ impl Client {
 
     async fn use_it(&mut self, number: usize) {
         let Hold { lock, token, .. } = self.history.seen().holds[number].clone();
-        for _ in 0..self.chance.below(4) {
-            tokio::time::sleep(self.chance.ms(20, 900)).await;
+        for _ in 0..self.chance.below(3) {
+            tokio::time::sleep(self.chance.ms(20, 600)).await;
             let asked = v1::RenewLockRequest { lock: lock.clone(), token, ..Default::default() };
             let call = self.locks.renew(request(asked, TIMEOUT));
             let Some(renewed) = answer(&self.history, &self.name, &format!("renew {lock}"), TIMEOUT, call).await else {
@@ -79,7 +79,7 @@ impl Client {
             // It goes away.
             0 => return,
             // It comes back when it may be no longer its own, and does not know that.
-            1 => tokio::time::sleep(self.chance.ms(1_000, 7_000)).await,
+            1 => tokio::time::sleep(self.chance.ms(1_000, 4_000)).await,
             _ => tokio::time::sleep(self.chance.ms(5, 500)).await,
         }
         self.history.seen().holds[number].released_ms = Some(world::now_ms());

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
+use coterie_mutants::Mutant;
 use coterie_sim::cluster::Flush;
 use coterie_sim::{chaos, smoke};
 
@@ -46,9 +47,16 @@ fn run(seed: u64, simulation: Simulation, flush: Flush) -> Result<(String, Strin
 
 fn arguments() -> Result<(u64, Simulation, Flush)> {
     let (mut seed, mut simulation, mut flush) = (None, Simulation::Chaos, Flush::Honest);
-    for argument in std::env::args().skip(1) {
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--smoke" => simulation = Simulation::Smoke,
+            "--mutant" => {
+                let name = arguments.next().context("--mutant NAME")?;
+                let named = |mutant: &Mutant| format!("{mutant:?}") == name;
+                let known = Mutant::ALL.into_iter().find(named).with_context(|| format!("{:?}", Mutant::ALL))?;
+                coterie_mutants::switch_on(known);
+            }
             "--without-flush" => flush = Flush::Removed,
             number if seed.is_none() => seed = Some(number.parse().with_context(|| format!("{number:?} is no seed"))?),
             other => bail!("{other:?} is one argument too many"),

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use coterie_proto::v1;
+use coterie_proto::v1::group_event;
 use coterie_proto::v1::groups_client::GroupsClient;
 use coterie_proto::v1::map_event::Kind;
 use coterie_proto::v1::maps_client::MapsClient;
-use coterie_proto::v1::group_event;
 use tokio::time::{Instant, timeout_at};
 
 use crate::application;
@@ -60,7 +60,9 @@ impl Watcher {
         let mut maps = MapsClient::new(application::channel());
         let call = maps.watch(request(asked, TIMEOUT));
         let Some(mut stream) = answer(&self.history, &self.name, "watch", TIMEOUT, call).await else { return };
-        while let Ok(Ok(Some(v1::MapEvent { id, revision, kind: Some(kind) }))) = timeout_at(end, stream.message()).await {
+        while let Ok(Ok(Some(v1::MapEvent { id, revision, kind: Some(kind) }))) =
+            timeout_at(end, stream.message()).await
+        {
             match kind {
                 Kind::Snapshot(entries) | Kind::Resync(entries) if entries.last => self.told(id, Told::View(revision)),
                 Kind::Put(entry) => {
@@ -79,7 +81,8 @@ impl Watcher {
         let mut groups = GroupsClient::new(application::channel());
         let call = groups.watch(request(asked, TIMEOUT));
         let Some(mut stream) = answer(&self.history, &self.name, "watch", TIMEOUT, call).await else { return };
-        while let Ok(Ok(Some(v1::GroupEvent { id, revision, kind: Some(kind) }))) = timeout_at(end, stream.message()).await
+        while let Ok(Ok(Some(v1::GroupEvent { id, revision, kind: Some(kind) }))) =
+            timeout_at(end, stream.message()).await
         {
             match kind {
                 group_event::Kind::Snapshot(_) | group_event::Kind::Resync(_) => self.told(id, Told::View(revision)),

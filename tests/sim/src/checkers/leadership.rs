@@ -117,7 +117,8 @@ fn check_turns(group: &str, events: &BTreeMap<Place, Happened>) -> Result<()> {
                     bail!("group {group} at {place:?}: {leader} is elected while {leading} leads");
                 }
                 let since = standing.get(&leader);
-                if let Some((other, _)) = standing.iter().find(|(_, stands)| since.is_some_and(|since| *stands < since)) {
+                if let Some((other, _)) = standing.iter().find(|(_, stands)| since.is_some_and(|since| *stands < since))
+                {
                     bail!("group {group} at {place:?}: {leader} is elected, though {other} stands for longer");
                 }
                 leading = Some(leader);

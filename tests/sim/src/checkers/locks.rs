@@ -45,7 +45,9 @@ pub fn check(holds: &[Hold]) -> Result<()> {
                 bail!("lock {lock}: one token for two\n{first:?}\n{next:?}");
             }
             if next.granted_ms < first.end_ms() {
-                bail!("lock {lock}: held by two, the first of whom was told that nobody else does\n{first:?}\n{next:?}");
+                bail!(
+                    "lock {lock}: held by two, the first of whom was told that nobody else does\n{first:?}\n{next:?}"
+                );
             }
         }
     }
