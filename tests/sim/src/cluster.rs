@@ -20,6 +20,8 @@ use crate::world::{self, Skew};
 pub const HOSTS: [&str; 3] = ["member-1", "member-2", "member-3"];
 /// Simulated time after which what is waited for will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a message takes on a link that nothing is wrong with.
+pub const LATENCY_MAX: Duration = Duration::from_millis(3);
 /// Lines of the trace that an error shows.
 const TAIL: usize = 40;
 
@@ -91,7 +93,7 @@ impl Cluster<'_> {
             .simulation_duration(simulated)
             .tick_duration(Duration::from_millis(1))
             .min_message_latency(Duration::from_millis(0))
-            .max_message_latency(Duration::from_millis(3))
+            .max_message_latency(LATENCY_MAX)
             .tcp_capacity(4096)
             .build();
         let machine = |(number, host): (u64, &'static str)| {

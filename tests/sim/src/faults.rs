@@ -9,6 +9,10 @@ use anyhow::Result;
 use crate::cluster::{Cluster, HOSTS, Loss};
 use crate::world::Chance;
 
+mod links;
+
+use links::{Fault, Wrong};
+
 /// The longest that one fault lasts.
 const LASTS_MS: (u64, u64) = (100, 2_500);
 /// Between the beginnings of two.
@@ -61,9 +65,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
     Restart(&'static str),
-    Repair(&'static str, &'static str),
-    Release(&'static str, &'static str),
-    Speed(&'static str, &'static str),
+    Link(Fault),
     Room(&'static str),
 }
 
@@ -112,33 +114,29 @@ impl Faults {
     }
 
     fn heal(&mut self, cluster: &mut Cluster<'_>, until: Duration) {
-        let (healed, present) = self.present.drain(..).partition(|(due, _)| *due <= until);
-        self.present = present;
-        let healed: Vec<(Duration, Remedy)> = healed;
-        for (_, remedy) in healed {
-            match remedy {
+        while let Some(at) = self.present.iter().position(|(due, _)| *due <= until) {
+            let before = self.on_links();
+            match self.present.remove(at).1 {
                 Remedy::Restart(host) => cluster.restart(host),
-                Remedy::Repair(one, other) => {
-                    // Two faults may have cut them.
-                    if !self.present.iter().any(|(_, it)| matches!(it, Remedy::Repair(a, b) if are(one, other, a, b))) {
-                        cluster.history.note(one, &format!("hears {other}"));
-                        cluster.sim.repair(one, other);
-                    }
-                }
-                Remedy::Release(one, other) => {
-                    cluster.history.note(one, &format!("gets what {other} has sent"));
-                    cluster.sim.release(one, other);
-                }
-                Remedy::Speed(one, other) => {
-                    cluster.sim.set_link_max_message_latency(one, other, Duration::from_millis(3))
+                Remedy::Link(fault) => {
+                    cluster.history.note(fault.host, &format!("{:?} {} ENDS", fault.wrong, fault.other));
+                    links::set(&mut cluster.sim, &fault, &before, &self.on_links());
                 }
                 Remedy::Room(host) => {
                     cluster.history.note(host, "ROOM");
-
                     cluster.machine(host).disk.set_free_bytes(u64::MAX);
                 }
             }
         }
+    }
+
+    /// What is wrong with links now.
+    fn on_links(&self) -> Vec<Fault> {
+        let of_link = |(_, remedy): &(Duration, Remedy)| match remedy {
+            Remedy::Link(fault) => Some(*fault),
+            Remedy::Restart(_) | Remedy::Room(_) => None,
+        };
+        self.present.iter().filter_map(of_link).collect()
     }
 
     fn inject(&mut self, cluster: &mut Cluster<'_>, kind: Kind) {
@@ -148,6 +146,7 @@ impl Faults {
         let ms = self.chance.ms(0, 2 * STEP_MS.unsigned_abs()).as_millis() as i64 - STEP_MS;
         let until = cluster.sim.elapsed() + self.chance.ms(LASTS_MS.0, LASTS_MS.1);
         let is_up = |cluster: &mut Cluster<'_>, host: &str| cluster.sim.is_host_running(host);
+        let link = |other, wrong| Remedy::Link(Fault { host, other, wrong });
         let mut remedies = Vec::new();
         match kind {
             Kind::Crash | Kind::TornCrash if is_up(cluster, host) => {
@@ -164,31 +163,15 @@ impl Faults {
                     }
                 }
             }
-            Kind::Cut | Kind::OneWay => {
-                if kind == Kind::Cut {
-                    cluster.sim.partition(host, other);
-                } else {
-                    cluster.sim.partition_oneway(other, host);
-                }
-                remedies.push(Remedy::Repair(host, other));
-            }
+            Kind::Cut => remedies.push(link(other, Wrong::Cut)),
+            Kind::OneWay => remedies.push(link(other, Wrong::Deaf)),
             Kind::Isolation => {
-                for other in HOSTS.into_iter().filter(|other| *other != host) {
-                    cluster.sim.partition(host, other);
-                    remedies.push(Remedy::Repair(host, other));
-                }
+                remedies.extend(HOSTS.into_iter().filter(|other| *other != host).map(|other| link(other, Wrong::Cut)));
             }
-            Kind::Hold => {
-                cluster.sim.hold(host, other);
-                remedies.push(Remedy::Release(host, other));
-            }
+            Kind::Hold => remedies.push(link(other, Wrong::Held)),
             Kind::Delay => {
-                cluster.sim.set_link_max_message_latency(
-                    host,
-                    other,
-                    Duration::from_millis(self.chance.below(300) + 10),
-                );
-                remedies.push(Remedy::Speed(host, other));
+                let latency = Duration::from_millis(self.chance.below(300) + 10);
+                remedies.push(link(other, Wrong::Slow(latency)));
             }
             Kind::ClockStep => cluster.machine(host).skew.step(ms),
             Kind::FullDisk if is_up(cluster, host) => {
@@ -199,10 +182,12 @@ impl Faults {
         }
         *self.injected.entry(kind).or_default() += 1;
         cluster.history.note(host, &format!("FAULT {kind:?} {other}"));
-        self.present.extend(remedies.into_iter().map(|remedy| (until, remedy)));
+        for remedy in remedies {
+            let before = self.on_links();
+            self.present.push((until, remedy));
+            if let Remedy::Link(fault) = remedy {
+                links::set(&mut cluster.sim, &fault, &before, &self.on_links());
+            }
+        }
     }
-}
-
-fn are(one: &str, other: &str, a: &str, b: &str) -> bool {
-    (one, other) == (a, b) || (one, other) == (b, a)
 }
