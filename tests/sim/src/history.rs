@@ -34,6 +34,15 @@ pub struct Digest {
     pub term: u64,
 }
 
+/// How a snapshot came to a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Snapshot {
+    /// The replica made it.
+    Made,
+    /// Another replica sent it.
+    Installed,
+}
+
 /// What was seen.
 #[derive(Default)]
 pub struct Seen {
@@ -61,6 +70,8 @@ pub struct Seen {
     pub read_again: usize,
     /// Who led each partition in each of its terms.
     pub raft_leaders: BTreeMap<(String, u64), String>,
+    /// How many snapshots came to volumes.
+    pub snapshots: BTreeMap<Snapshot, u32>,
     /// Whether applications are to stop.
     pub is_over: bool,
     /// The last number that was given.
@@ -95,6 +106,12 @@ impl History {
             Some(_) => {}
             None => self.note(host, &format!("{partition} term={term} leader={leader}")),
         }
+    }
+
+    /// Takes note of a snapshot.
+    pub fn snapshot(&self, host: &str, kind: Snapshot, path: &str) {
+        *self.seen().snapshots.entry(kind).or_default() += 1;
+        self.note(host, &format!("SNAPSHOT {kind:?} {path}"));
     }
 
     /// A number that is larger than every one before.

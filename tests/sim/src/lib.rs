@@ -18,4 +18,5 @@ pub mod faults;
 pub mod history;
 pub mod registers;
 pub mod smoke;
+pub mod volume;
 pub mod world;
