@@ -174,6 +174,7 @@ impl Cluster<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
+        self.history.seen().now_ms = u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.sim.step().map_err(|error| anyhow::anyhow!("{error}\n{}", self.tail()))?;
         for host in HOSTS {
             if self.machines[host].has_ended.swap(false, Ordering::Relaxed) {
@@ -202,7 +203,7 @@ impl Cluster<'_> {
 /// goes on to other segments, and is shortened behind snapshots, within seconds.
 fn sizes(seed: u64) -> Sizes {
     let chance = Chance::of(seed, "sizes");
-    let (segment_bytes, snapshot_entries) = (16_384 << (2 * chance.below(3)), chance.one_of(&[20, 50, 150]));
+    let (segment_bytes, snapshot_entries) = (4_096 << (2 * chance.below(3)), chance.one_of(&[10, 30, 80]));
     if chance.below(3) == 0 { Sizes::default() } else { Sizes { segment_bytes, snapshot_entries } }
 }
 
@@ -233,6 +234,7 @@ async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: 
 async fn serve(seed: u64, machine: &Machine, history: &History, applications: Applications) -> Result<(), String> {
     let (host, number) = (machine.host, machine.lives.fetch_add(1, Ordering::Relaxed));
     let volume = Volume { host, disk: machine.disk.clone(), history: history.clone() };
+    history.note(host, &format!("STARTS {:?}", machine.sizes));
     let options = Options {
         env: world::env(volume, &machine.random, &machine.skew),
         config: config(host).map_err(in_full)?,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cluster::{Cluster, HOSTS, Loss};
+use crate::volume::{self, Lack};
 use crate::world::Chance;
 
 mod links;
@@ -15,8 +16,13 @@ use links::{Fault, Wrong};
 
 /// The longest that one fault lasts.
 const LASTS_MS: (u64, u64) = (100, 2_500);
+/// The same of a volume that is tight: until what it had prepared is used up.
+const TIGHT_MS: (u64, u64) = (1_000, 10_000);
 /// Between the beginnings of two.
 const PAUSE_MS: (u64, u64) = (50, 1_500);
+/// What a tight volume has room for, in quarters of a segment of the log: below this. From two segments down the log is
+/// held back; whoever is in the middle of something then finds no room for the rest.
+const ROOM_QUARTERS: [u64; 3] = [1, 4, 12];
 /// How far a clock steps.
 const STEP_MS: i64 = 3_600_000;
 
@@ -43,11 +49,13 @@ pub enum Kind {
     ClockStep,
     /// A volume says that nothing is free.
     FullDisk,
+    /// A volume has room for a little more, and then none.
+    TightDisk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Crash,
         Self::TornCrash,
         Self::Outage,
@@ -58,6 +66,7 @@ impl Kind {
         Self::Delay,
         Self::ClockStep,
         Self::FullDisk,
+        Self::TightDisk,
     ];
 }
 
@@ -66,7 +75,7 @@ impl Kind {
 enum Remedy {
     Restart(&'static str),
     Link(Fault),
-    Room(&'static str),
+    Room(&'static str, Lack),
 }
 
 /// What goes wrong.
@@ -122,19 +131,29 @@ impl Faults {
                     cluster.history.note(fault.host, &format!("{:?} {} ENDS", fault.wrong, fault.other));
                     links::set(&mut cluster.sim, &fault, &before, &self.on_links());
                 }
-                Remedy::Room(host) => {
-                    cluster.history.note(host, "ROOM");
-                    cluster.machine(host).disk.set_free_bytes(u64::MAX);
+                Remedy::Room(host, lack) => {
+                    cluster.history.note(host, &format!("{lack:?} ENDS"));
+                    self.set_room(cluster, host);
                 }
             }
         }
+    }
+
+    /// Makes a volume lack what all that is wrong with it says.
+    fn set_room(&self, cluster: &Cluster<'_>, host: &str) {
+        let of_host = |(_, remedy): &(Duration, Remedy)| match remedy {
+            Remedy::Room(of, lack) if *of == host => Some(*lack),
+            Remedy::Restart(_) | Remedy::Link(_) | Remedy::Room(..) => None,
+        };
+        let lacks: Vec<Lack> = self.present.iter().filter_map(of_host).collect();
+        volume::lack(&cluster.machine(host).disk, &lacks);
     }
 
     /// What is wrong with links now.
     fn on_links(&self) -> Vec<Fault> {
         let of_link = |(_, remedy): &(Duration, Remedy)| match remedy {
             Remedy::Link(fault) => Some(*fault),
-            Remedy::Restart(_) | Remedy::Room(_) => None,
+            Remedy::Restart(_) | Remedy::Room(..) => None,
         };
         self.present.iter().filter_map(of_link).collect()
     }
@@ -144,15 +163,14 @@ impl Faults {
         let other = self.chance.one_of(&HOSTS.into_iter().filter(|other| *other != host).collect::<Vec<_>>());
         let loss = Loss::Some(self.chance.number());
         let ms = self.chance.ms(0, 2 * STEP_MS.unsigned_abs()).as_millis() as i64 - STEP_MS;
-        let until = cluster.sim.elapsed() + self.chance.ms(LASTS_MS.0, LASTS_MS.1);
+        let lasts = if kind == Kind::TightDisk { TIGHT_MS } else { LASTS_MS };
+        let until = cluster.sim.elapsed() + self.chance.ms(lasts.0, lasts.1);
         let is_up = |cluster: &mut Cluster<'_>, host: &str| cluster.sim.is_host_running(host);
         let link = |other, wrong| Remedy::Link(Fault { host, other, wrong });
         let mut remedies = Vec::new();
         match kind {
             Kind::Crash | Kind::TornCrash if is_up(cluster, host) => {
                 cluster.crash(host, if kind == Kind::Crash { Loss::Everything } else { loss });
-                self.present.retain(|(_, remedy)| !matches!(remedy, Remedy::Room(of) if *of == host));
-                cluster.machine(host).disk.set_free_bytes(u64::MAX);
                 remedies.push(Remedy::Restart(host));
             }
             Kind::Outage => {
@@ -174,19 +192,24 @@ impl Faults {
                 remedies.push(link(other, Wrong::Slow(latency)));
             }
             Kind::ClockStep => cluster.machine(host).skew.step(ms),
-            Kind::FullDisk if is_up(cluster, host) => {
-                cluster.machine(host).disk.set_free_bytes(0);
-                remedies.push(Remedy::Room(host));
+            Kind::FullDisk => remedies.push(Remedy::Room(host, Lack::Said)),
+            Kind::TightDisk => {
+                let machine = cluster.machine(host);
+                let quarters = self.chance.one_of(&ROOM_QUARTERS);
+                let more = self.chance.below(quarters * machine.sizes.segment_bytes / 4);
+                remedies.push(Remedy::Room(host, Lack::Capacity(volume::used(&machine.disk) + more)));
             }
-            Kind::Crash | Kind::TornCrash | Kind::FullDisk => return,
+            Kind::Crash | Kind::TornCrash => return,
         }
         *self.injected.entry(kind).or_default() += 1;
         cluster.history.note(host, &format!("FAULT {kind:?} {other}"));
         for remedy in remedies {
             let before = self.on_links();
             self.present.push((until, remedy));
-            if let Remedy::Link(fault) = remedy {
-                links::set(&mut cluster.sim, &fault, &before, &self.on_links());
+            match remedy {
+                Remedy::Link(fault) => links::set(&mut cluster.sim, &fault, &before, &self.on_links()),
+                Remedy::Room(host, _) => self.set_room(cluster, host),
+                Remedy::Restart(_) => {}
             }
         }
     }

@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::checkers::linearizability::{Answer, Call, Operation};
-use crate::world;
 
 /// Shared by all hosts and the one who drives the simulation. It is no part of the simulated world and survives crashes.
 #[derive(Clone, Default)]
@@ -72,8 +71,12 @@ pub struct Seen {
     pub raft_leaders: BTreeMap<(String, u64), String>,
     /// How many snapshots came to volumes.
     pub snapshots: BTreeMap<Snapshot, u32>,
+    /// How many writes a disk had no room for.
+    pub refused_writes: u32,
     /// Whether applications are to stop.
     pub is_over: bool,
+    /// Milliseconds since the simulation began.
+    pub now_ms: u64,
     /// The last number that was given.
     number: u64,
 }
@@ -82,7 +85,8 @@ impl History {
     /// Adds a line to the trace.
     pub fn note(&self, host: &str, what: &str) {
         let mut seen = self.seen();
-        writeln!(seen.trace, "{:>7} {host:<11} {what}", world::now_ms()).expect("writing to a string cannot fail");
+        let now_ms = seen.now_ms;
+        writeln!(seen.trace, "{now_ms:>7} {host:<11} {what}").expect("writing to a string cannot fail");
     }
 
     /// Takes note of a leader; two in one term are a violation (S22, S32).

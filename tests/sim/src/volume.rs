@@ -1,5 +1,5 @@
 //! A machine's volume as its sidecar sees it: a disk in memory that tells the history of every snapshot that is put in its
-//! place, and by whom.
+//! place, and by whom, and of every write that it has no room for.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,8 @@ impl Disk for Volume {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.disk.open(path)
+        let (host, history, path) = (self.host, self.history.clone(), path.to_owned());
+        Ok(Arc::new(Watched { host, history, file: self.disk.open(&path)?, path }))
     }
 
     fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
@@ -97,6 +98,47 @@ impl Disk for Volume {
 
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         self.disk.free_bytes(path)
+    }
+}
+
+/// A file of a volume.
+struct Watched {
+    host: &'static str,
+    history: History,
+    path: PathBuf,
+    file: Arc<dyn File>,
+}
+
+impl Watched {
+    fn note<T>(&self, written: io::Result<T>) -> io::Result<T> {
+        written.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::StorageFull {
+                self.history.seen().refused_writes += 1;
+                self.history.note(self.host, &format!("NO ROOM {}", self.path.display()));
+            }
+        })
+    }
+}
+
+impl File for Watched {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.note(self.file.write_at(offset, bytes))
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.note(self.file.set_len(len))
     }
 }
 
