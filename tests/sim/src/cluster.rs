@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use coterie_core::PartitionId;
 use coterie_core::config::{Config, Overrides};
 use coterie_env::mem::{Lie, MemDisk, SeededRandom};
 use coterie_sidecar::Node;
@@ -25,8 +26,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub const LATENCY_MAX: Duration = Duration::from_millis(3);
 /// How long a process that has ended stays away: somebody starts it again.
 const AWAY: Duration = Duration::from_millis(500);
-/// What a disk says that has no room: a sidecar that ends for that may, whatever it was about.
-const FULL: &str = "the disk is full";
 /// Lines of the trace that an error shows.
 const TAIL: usize = 40;
 
@@ -218,11 +217,22 @@ fn config(host: &str) -> Result<Config> {
     Ok(Config::from_yaml(&file, &Overrides::default())?)
 }
 
-/// One life of one host: the sidecar and its applications, until the host crashes. A sidecar may end for want of room only:
-/// then the host waits for its end.
+/// The partitions that are configured, whoever holds them.
+pub fn partitions() -> Result<Vec<PartitionId>> {
+    let groups = config(HOSTS[0])?.partition_groups.into_iter();
+    let of_groups = groups.flat_map(|(group, settings)| {
+        (1..=settings.partitions).map(move |index| PartitionId { group: group.clone(), index })
+    });
+    Ok([PartitionId::system()].into_iter().chain(of_groups).collect())
+}
+
+/// One life of one host: the sidecar and its applications, until the host crashes. A sidecar may end by itself only after
+/// its disk had no room for something: then the host waits for its end.
 async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: Applications) -> turmoil::Result {
+    let refused = || history.seen().refused_writes.get(machine.host).copied();
+    let before = refused();
     match serve(seed, &machine, &history, applications).await {
-        Err(error) if error.contains(FULL) => {
+        Err(error) if refused() > before => {
             history.note(machine.host, &format!("ENDS {error}"));
             machine.has_ended.store(true, Ordering::Relaxed);
             std::future::pending().await

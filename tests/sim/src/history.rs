@@ -29,8 +29,6 @@ pub struct Digest {
     pub revision: u64,
     /// All of it, as a snapshot has it.
     pub state: Vec<u8>,
-    /// The term of its partition.
-    pub term: u64,
 }
 
 /// How a snapshot came to a volume.
@@ -71,8 +69,8 @@ pub struct Seen {
     pub raft_leaders: BTreeMap<(String, u64), String>,
     /// How many snapshots came to volumes.
     pub snapshots: BTreeMap<Snapshot, u32>,
-    /// How many writes a disk had no room for.
-    pub refused_writes: u32,
+    /// How many writes the disk of a machine had no room for.
+    pub refused_writes: BTreeMap<&'static str, u32>,
     /// Whether applications are to stop.
     pub is_over: bool,
     /// Milliseconds since the simulation began.

@@ -32,10 +32,10 @@ fn main() -> ExitCode {
 fn run(seed: u64, simulation: Simulation, flush: Flush) -> Result<(String, String)> {
     match simulation {
         Simulation::Chaos => {
-            let chaos::Report { trace, answered, unknown, terms, faults } = chaos::run(seed, flush)?;
+            let chaos::Report { trace, answered, unknown, changes, faults, .. } = chaos::run(seed, flush)?;
             let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
             let faults = faults.join(", ");
-            Ok((trace, format!("seed {seed}: {answered} answered, {unknown} unknown, {terms} terms; {faults}")))
+            Ok((trace, format!("seed {seed}: {answered} answered, {unknown} unknown, {changes} changes of leader; {faults}")))
         }
         Simulation::Smoke => {
             let report = smoke::run(seed, flush)?;

@@ -113,7 +113,7 @@ impl Watched {
     fn note<T>(&self, written: io::Result<T>) -> io::Result<T> {
         written.inspect_err(|error| {
             if error.kind() == io::ErrorKind::StorageFull {
-                self.history.seen().refused_writes += 1;
+                *self.history.seen().refused_writes.entry(self.host).or_default() += 1;
                 self.history.note(self.host, &format!("NO ROOM {}", self.path.display()));
             }
         })
@@ -161,6 +161,6 @@ mod tests {
         lack(&disk, &[Lack::Said]);
         file.write_at(110, &[1; 100]).expect("it only says so");
         lack(&disk, &[]);
-        assert_eq!(disk.free_bytes(Path::new("/data")).ok(), Some(u64::MAX));
+        assert!(disk.free_bytes(Path::new("/data")).is_ok_and(|free| free > WHOLE));
     }
 }
