@@ -18,5 +18,6 @@ pub mod faults;
 pub mod history;
 pub mod registers;
 pub mod smoke;
+pub mod summary;
 pub mod volume;
 pub mod world;

@@ -1,13 +1,27 @@
 //! `coterie-sim SEED [--smoke] [--without-flush]`: runs the simulation of one seed and prints its trace, so that a failure
-//! can be replayed and two runs can be compared byte by byte.
+//! can be replayed and two runs can be compared byte by byte. `coterie-sim --seeds COUNT [--from SEED] [--jobs COUNT]`: runs
+//! many, and prints what they came to.
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use coterie_sim::cluster::Flush;
+use coterie_sim::summary::Summary;
 use coterie_sim::{chaos, smoke};
 
+mod batch;
+
+use batch::Batch;
+
+const USAGE: &str = "usage: coterie-sim SEED [--smoke] [--without-flush] | --seeds COUNT [--from SEED] [--jobs COUNT]";
+
 /// What is run.
+#[derive(Clone, Copy)]
+enum Asked {
+    One(u64, Simulation, Flush),
+    Many(Batch),
+}
+
 #[derive(Clone, Copy)]
 enum Simulation {
     Chaos,
@@ -15,12 +29,12 @@ enum Simulation {
 }
 
 fn main() -> ExitCode {
-    match arguments().and_then(|(seed, simulation, flush)| run(seed, simulation, flush)) {
-        Ok((trace, sum)) => {
-            print!("{trace}");
-            eprintln!("{sum}");
-            ExitCode::SUCCESS
-        }
+    let ran = arguments().and_then(|asked| match asked {
+        Asked::One(seed, simulation, flush) => one(seed, simulation, flush),
+        Asked::Many(batch) => batch::run(batch),
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -28,31 +42,46 @@ fn main() -> ExitCode {
     }
 }
 
-/// The trace of a simulation, and a line that sums it up.
-fn run(seed: u64, simulation: Simulation, flush: Flush) -> Result<(String, String)> {
-    match simulation {
+/// Prints the trace of a simulation, and a line that sums it up.
+fn one(seed: u64, simulation: Simulation, flush: Flush) -> Result<()> {
+    let (trace, sum) = match simulation {
         Simulation::Chaos => {
-            let chaos::Report { trace, answered, unknown, changes, faults, .. } = chaos::run(seed, flush)?;
-            let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
-            let faults = faults.join(", ");
-            Ok((trace, format!("seed {seed}: {answered} answered, {unknown} unknown, {changes} changes of leader; {faults}")))
+            let report = chaos::run(seed, flush)?;
+            let sum = Summary::of(seed, &report).to_string();
+            (report.trace, sum)
         }
         Simulation::Smoke => {
             let report = smoke::run(seed, flush)?;
-            Ok((report.trace, format!("{} acknowledged, {} terms", report.acknowledged, report.leaders.len())))
+            (report.trace, format!("{} acknowledged, {} terms", report.acknowledged, report.leaders.len()))
         }
-    }
+    };
+    print!("{trace}");
+    eprintln!("{sum}");
+    Ok(())
 }
 
-fn arguments() -> Result<(u64, Simulation, Flush)> {
+fn arguments() -> Result<Asked> {
     let (mut seed, mut simulation, mut flush) = (None, Simulation::Chaos, Flush::Honest);
-    for argument in std::env::args().skip(1) {
+    let (mut seeds, mut from, mut jobs) = (None, 1, std::thread::available_parallelism().map_or(1, usize::from));
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut number = || -> Result<u64> {
+            let number = arguments.next().with_context(|| format!("{argument} needs a number"))?;
+            number.parse().with_context(|| format!("{argument}: {number:?} is no number"))
+        };
         match argument.as_str() {
             "--smoke" => simulation = Simulation::Smoke,
             "--without-flush" => flush = Flush::Removed,
+            "--seeds" => seeds = Some(number()?),
+            "--from" => from = number()?,
+            "--jobs" => jobs = usize::try_from(number()?).context("--jobs")?.max(1),
             number if seed.is_none() => seed = Some(number.parse().with_context(|| format!("{number:?} is no seed"))?),
             other => bail!("{other:?} is one argument too many"),
         }
     }
-    Ok((seed.context("usage: coterie-sim SEED [--smoke] [--without-flush]")?, simulation, flush))
+    match (seed, seeds) {
+        (Some(seed), None) => Ok(Asked::One(seed, simulation, flush)),
+        (None, Some(seeds)) => Ok(Asked::Many(Batch { from, seeds, jobs })),
+        (Some(_), Some(_)) | (None, None) => bail!(USAGE),
+    }
 }
