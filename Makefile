@@ -2,12 +2,14 @@
 
 CARGO ?= cargo
 IMAGE ?= coterie:0.1.0
+SEEDS ?= 500
+FROM ?= 1
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 E2E := $(CARGO) run --quiet --package coterie-e2e --
 
-.PHONY: help demo bench test lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
+.PHONY: help demo bench test sim lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +26,9 @@ test: needs-cargo lint deny ## all checks and tests that need no Kubernetes and 
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
 	cd tests/sim && $(CARGO) test
+
+sim: needs-cargo ## chaos for many seeds, as many at a time as there are cores: make sim SEEDS=500 FROM=1
+	cd tests/sim && $(CARGO) run --release --quiet -- --seeds "$(SEEDS)" --from "$(FROM)"
 
 lint: needs-cargo ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -30,9 +30,6 @@ use crate::peers::admission;
 use crate::state::State;
 use crate::volume::Store;
 
-/// Entries between two snapshots of a partition.
-const SNAPSHOT_ENTRIES: u64 = 10_000;
-
 /// Runs until the process stops or the directory is refused.
 pub async fn run(node: Node) {
     let seated = node
@@ -190,7 +187,7 @@ async fn open_partition(node: &Node, store: &Store, id: &PartitionId, generation
         snapshots: store.snapshots.clone(),
         transport: std::sync::Arc::new(node.peers().clone()),
         ticker: node.ticker().clone(),
-        snapshot_entries: SNAPSHOT_ENTRIES,
+        snapshot_entries: store.sizes.snapshot_entries,
     };
     match Partition::open(options).await {
         Ok(partition) => {

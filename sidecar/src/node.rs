@@ -45,6 +45,22 @@ pub struct Options {
     pub api_socket: Option<PathBuf>,
 }
 
+/// How large what is kept on the volume becomes. The default is what members have; in a simulation of seconds, with that
+/// nothing would ever be shortened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bytes of a segment of the log.
+    pub segment_bytes: u64,
+    /// Entries between two snapshots of a partition.
+    pub snapshot_entries: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self { segment_bytes: coterie_store::log::Options::default().segment_bytes, snapshot_entries: 10_000 }
+    }
+}
+
 /// Why a sidecar cannot start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -108,9 +124,14 @@ impl Node {
     /// Starts a sidecar: opens its directory, listens, and begins to find or form its cluster. It answers on its local
     /// API from then on, whatever the state of the cluster.
     pub async fn start(options: Options) -> Result<Self, Error> {
+        Self::start_with(options, Sizes::default()).await
+    }
+
+    /// The same, with other sizes: for simulations.
+    pub async fn start_with(options: Options, sizes: Sizes) -> Result<Self, Error> {
         let Options { env, config, data_directory, api_socket } = options;
         let run = env.random.next_u64();
-        let (store, wrong) = volume::open(&env, &config, &data_directory).await?;
+        let (store, wrong) = volume::open(&env, &config, &data_directory, sizes).await?;
         let identities: Arc<dyn Identities> = match &store {
             Some(store) => store.clone(),
             None => Arc::new(Ephemeral::new(&config.cluster, &config.local.name)),

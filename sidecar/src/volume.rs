@@ -18,13 +18,14 @@ use coterie_store::{Log, Snapshots};
 use crate::deadline::Deadline;
 use crate::identities::Identities;
 use crate::limits;
-use crate::node::Error;
+use crate::node::{Error, Sizes};
 
 /// The durable half of a member with a volume.
 pub(crate) struct Store {
     pub(crate) directory: directory::Directory,
     pub(crate) log: Log,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) sizes: Sizes,
 }
 
 impl Store {
@@ -61,6 +62,7 @@ pub(crate) async fn open(
     env: &Env,
     config: &Config,
     path: &Path,
+    sizes: Sizes,
 ) -> Result<(Option<Arc<Store>>, Option<Rejection>), Error> {
     if config.local.kind != MemberKind::Persistent {
         return Ok((None, None));
@@ -86,7 +88,8 @@ pub(crate) async fn open(
         }
         Err(error) => return Err(Error::OpenDirectory(error)),
     };
-    let log = Log::open(env, path, coterie_store::log::Options::default()).map_err(Error::OpenLog)?;
+    let options = coterie_store::log::Options { segment_bytes: sizes.segment_bytes, ..Default::default() };
+    let log = Log::open(env, path, options).map_err(Error::OpenLog)?;
     let snapshots = Arc::new(Snapshots::new(env, path).map_err(Error::OpenSnapshots)?);
-    Ok((Some(Arc::new(Store { directory, log, snapshots })), None))
+    Ok((Some(Arc::new(Store { directory, log, snapshots, sizes })), None))
 }

@@ -6,12 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
-use crate::checkers::linearizability;
-use crate::checkers::linearizability::{Answer, Call, Operation};
+use crate::checkers::linearizability::{self, Answer, Call, Operation};
 use crate::checkers::{leadership, locks as of_locks, watches as of_watches};
-use crate::cluster::{Cluster, Flush, HOSTS, Life};
+use crate::cluster::{self, Cluster, Flush, HOSTS, Life};
 use crate::faults::{Faults, Kind};
-use crate::history::Digest;
+use crate::history::{Digest, Snapshot};
 use crate::{groups, locks, registers, watches};
 
 /// How long things go wrong.
@@ -32,8 +31,12 @@ pub struct Report {
     pub answered: usize,
     /// Operations whose outcome nobody knows.
     pub unknown: usize,
-    /// Terms of the partitions together.
-    pub terms: u64,
+    /// How often a partition got another leader, all together.
+    pub changes: usize,
+    /// How many snapshots came to volumes.
+    pub snapshots: BTreeMap<Snapshot, u32>,
+    /// How many writes disks had no room for.
+    pub refused_writes: u32,
     /// How often each kind of fault was injected.
     pub faults: BTreeMap<Kind, u32>,
 }
@@ -58,8 +61,12 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     let count = keys.len();
     history.seen().unread = keys;
     cluster.until("a last read of every key", || history.seen().read_again == count)?;
-    cluster.until("replicas that agree", || agreed(&history.seen().digests).is_some())?;
-    let terms = agreed(&history.seen().digests).unwrap_or_default();
+    let configured: Vec<String> = cluster::partitions()?.iter().map(ToString::to_string).collect();
+    let agree = || agreed(&configured, &history.seen().digests);
+    cluster.until("replicas that agree", || agree().is_ok()).map_err(|error| match agree() {
+        Err(why) => error.context(why),
+        Ok(()) => error,
+    })?;
 
     let seen = history.seen();
     if std::env::var_os("SIM_TRACE").is_some() {
@@ -79,7 +86,15 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
         leadership::check_events(of, &stretches, groups::read)?;
     }
     let unknown = operations.iter().filter(|operation| operation.answered.is_none()).count();
-    Ok(Report { trace: seen.trace.clone(), answered: seen.answered, unknown, terms, faults: faults.injected })
+    Ok(Report {
+        trace: seen.trace.clone(),
+        answered: seen.answered,
+        unknown,
+        changes: seen.raft_leaders.len().saturating_sub(configured.len()),
+        snapshots: seen.snapshots.clone(),
+        refused_writes: seen.refused_writes.values().sum(),
+        faults: faults.injected,
+    })
 }
 
 /// What watchers of the registers must have been told, by revision.
@@ -122,7 +137,6 @@ async fn look(life: Life) {
                 let digest = partition.with_machine(|machine| Digest {
                     revision: machine.revision().0,
                     state: machine.image().pieces().flatten().collect(),
-                    term,
                 });
                 life.history.seen().digests.insert((life.host, id.to_string()), digest);
             }
@@ -130,15 +144,49 @@ async fn look(life: Life) {
     }
 }
 
-/// The terms of all partitions together, if every replica of each holds the same bytes at the same revision.
-fn agreed(digests: &BTreeMap<(&'static str, String), Digest>) -> Option<u64> {
-    let mut of: BTreeMap<&str, Vec<&Digest>> = BTreeMap::new();
-    for ((_, partition), digest) in digests {
-        of.entry(partition).or_default().push(digest);
+/// Whether every configured partition has a replica on every machine, and all of them hold the same bytes at the same
+/// revision; and there is no other partition.
+fn agreed(configured: &[String], digests: &BTreeMap<(&'static str, String), Digest>) -> Result<(), String> {
+    for partition in configured {
+        let mut held = Vec::new();
+        for host in HOSTS {
+            let digest = digests.get(&(host, partition.clone()));
+            held.push(digest.ok_or_else(|| format!("{partition} has no replica on {host}"))?);
+        }
+        if let Some(at) = held.windows(2).position(|two| two[0] != two[1]) {
+            return Err(format!("{partition} differs on {} and {}", HOSTS[at], HOSTS[at + 1]));
+        }
     }
-    let agree = |held: &Vec<&Digest>| {
-        held.len() == HOSTS.len()
-            && held.windows(2).all(|two| two[0].revision == two[1].revision && two[0].state == two[1].state)
-    };
-    (!of.is_empty() && of.values().all(agree)).then(|| of.values().map(|held| held[0].term).sum())
+    match digests.keys().find(|(_, partition)| !configured.contains(partition)) {
+        Some((host, partition)) => Err(format!("{partition} on {host} is not configured")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_agree_only_if_every_configured_partition_is_on_every_machine_with_the_same_bytes() {
+        let configured = ["system/1", "raft/1"].map(str::to_owned);
+        let digest = |revision| Digest { revision, state: vec![1, 2] };
+        let mut digests = BTreeMap::new();
+        for host in HOSTS {
+            digests.insert((host, "system/1".to_owned()), digest(7));
+        }
+        let nowhere = agreed(&configured, &digests);
+        assert_eq!(nowhere, Err("raft/1 has no replica on member-1".to_owned()), "it is on no machine");
+        for host in HOSTS {
+            digests.insert((host, "raft/1".to_owned()), digest(9));
+        }
+        assert_eq!(agreed(&configured, &digests), Ok(()));
+        digests.insert(("member-3", "raft/1".to_owned()), digest(8));
+        assert_eq!(agreed(&configured, &digests), Err("raft/1 differs on member-2 and member-3".to_owned()));
+        digests.insert(("member-3", "raft/1".to_owned()), Digest { revision: 9, state: vec![1, 3] });
+        assert!(agreed(&configured, &digests).is_err(), "as many, and others");
+        digests.remove(&("member-3", "raft/1".to_owned()));
+        assert_eq!(agreed(&configured, &digests), Err("raft/1 has no replica on member-3".to_owned()));
+        assert!(agreed(&configured[..1], &digests).is_err(), "one that is not configured");
+    }
 }

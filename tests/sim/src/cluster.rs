@@ -3,23 +3,29 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use coterie_core::PartitionId;
 use coterie_core::config::{Config, Overrides};
 use coterie_env::mem::{Lie, MemDisk, SeededRandom};
 use coterie_sidecar::Node;
-use coterie_sidecar::node::Options;
+use coterie_sidecar::node::{Options, Sizes};
 
 use crate::application::API_PORT;
 use crate::history::History;
-use crate::world::{self, Skew};
+use crate::volume::Volume;
+use crate::world::{self, Chance, Skew};
 
 /// The members of the cluster, each on a host of its name.
 pub const HOSTS: [&str; 3] = ["member-1", "member-2", "member-3"];
 /// Simulated time after which what is waited for will not come.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest that a message takes on a link that nothing is wrong with.
+pub const LATENCY_MAX: Duration = Duration::from_millis(3);
+/// How long a process that has ended stays away: somebody starts it again.
+const AWAY: Duration = Duration::from_millis(500);
 /// Lines of the trace that an error shows.
 const TAIL: usize = 40;
 
@@ -31,8 +37,12 @@ pub struct Machine {
     pub disk: MemDisk,
     /// How far its wall clock is off.
     pub skew: Skew,
+    /// How large it lets things become on its disk.
+    pub sizes: Sizes,
     random: Arc<SeededRandom>,
     lives: AtomicU32,
+    /// Whether its process has ended, for want of room.
+    has_ended: AtomicBool,
 }
 
 /// One life of a machine: what its applications have.
@@ -80,6 +90,8 @@ pub struct Cluster<'a> {
     /// What was seen.
     pub history: History,
     machines: BTreeMap<&'static str, Arc<Machine>>,
+    /// What has ended by itself, and when it is started again.
+    ended: Vec<(Duration, &'static str)>,
 }
 
 impl Cluster<'_> {
@@ -91,20 +103,21 @@ impl Cluster<'_> {
             .simulation_duration(simulated)
             .tick_duration(Duration::from_millis(1))
             .min_message_latency(Duration::from_millis(0))
-            .max_message_latency(Duration::from_millis(3))
+            .max_message_latency(LATENCY_MAX)
             .tcp_capacity(4096)
             .build();
+        let sizes = sizes(seed);
         let machine = |(number, host): (u64, &'static str)| {
             let random = Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(number)));
             let (disk, skew, lives) = (MemDisk::new(), Skew::default(), AtomicU32::new(0));
-            (host, Arc::new(Machine { host, disk, skew, random, lives }))
+            (host, Arc::new(Machine { host, disk, skew, sizes, random, lives, has_ended: AtomicBool::default() }))
         };
         let machines: BTreeMap<_, _> = (1..).zip(HOSTS).map(machine).collect();
         for (host, machine) in &machines {
             let (machine, history) = (machine.clone(), history.clone());
             sim.host(*host, move || live(seed, machine.clone(), history.clone(), applications));
         }
-        Self { sim, history, machines }
+        Self { sim, history, machines, ended: Vec::new() }
     }
 
     /// A machine.
@@ -160,7 +173,22 @@ impl Cluster<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
-        self.sim.step().map(drop).map_err(|error| anyhow::anyhow!("{error}\n{}", self.tail()))
+        self.history.seen().now_ms = u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.sim.step().map_err(|error| anyhow::anyhow!("{error}\n{}", self.tail()))?;
+        for host in HOSTS {
+            if self.machines[host].has_ended.swap(false, Ordering::Relaxed) {
+                // Harder than the end of a process, which loses nothing that it has written.
+                self.crash(host, Loss::Everything);
+                self.ended.push((self.sim.elapsed() + AWAY, host));
+            }
+        }
+        while let Some(at) = self.ended.iter().position(|(due, _)| *due <= self.sim.elapsed()) {
+            let (_, host) = self.ended.remove(at);
+            if !self.sim.is_host_running(host) {
+                self.restart(host);
+            }
+        }
+        Ok(())
     }
 
     fn tail(&self) -> String {
@@ -170,31 +198,68 @@ impl Cluster<'_> {
     }
 }
 
-/// One life of one host: the sidecar and its applications, until the host crashes.
-async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: Applications) -> turmoil::Result {
-    let (host, number) = (machine.host, machine.lives.fetch_add(1, Ordering::Relaxed));
+/// How large things become on the disks of a simulation: in one of three as on those of users, else so little that the log
+/// goes on to other segments, and is shortened behind snapshots, within seconds.
+fn sizes(seed: u64) -> Sizes {
+    let chance = Chance::of(seed, "sizes");
+    let (segment_bytes, snapshot_entries) = (4_096 << (2 * chance.below(3)), chance.one_of(&[10, 30, 80]));
+    if chance.below(3) == 0 { Sizes::default() } else { Sizes { segment_bytes, snapshot_entries } }
+}
+
+/// The configuration of a member.
+fn config(host: &str) -> Result<Config> {
     let members: String =
         HOSTS.iter().map(|host| format!("    {host}: {{type: persistent, address: \"{host}:7301\"}}\n")).collect();
     let file = format!(
         "cluster:\n  local-member: {{name: {host}}}\n  members:\n{members}profiles: [consensus]\n\
          api: {{port: {API_PORT}}}\npeer: {{bind: \"0.0.0.0:7301\"}}\nhealth: {{port: 7302}}\nsecurity: {{plaintext: true}}\n",
     );
-    let config = Config::from_yaml(&file, &Overrides::default())?;
+    Ok(Config::from_yaml(&file, &Overrides::default())?)
+}
+
+/// The partitions that are configured, whoever holds them.
+pub fn partitions() -> Result<Vec<PartitionId>> {
+    let groups = config(HOSTS[0])?.partition_groups.into_iter();
+    let of_groups = groups.flat_map(|(group, settings)| {
+        (1..=settings.partitions).map(move |index| PartitionId { group: group.clone(), index })
+    });
+    Ok([PartitionId::system()].into_iter().chain(of_groups).collect())
+}
+
+/// One life of one host: the sidecar and its applications, until the host crashes. A sidecar may end by itself only after
+/// its disk had no room for something: then the host waits for its end.
+async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: Applications) -> turmoil::Result {
+    let refused = || history.seen().refused_writes.get(machine.host).copied();
+    let before = refused();
+    match serve(seed, &machine, &history, applications).await {
+        Err(error) if refused() > before => {
+            history.note(machine.host, &format!("ENDS {error}"));
+            machine.has_ended.store(true, Ordering::Relaxed);
+            std::future::pending().await
+        }
+        ended => Ok(ended?),
+    }
+}
+
+async fn serve(seed: u64, machine: &Machine, history: &History, applications: Applications) -> Result<(), String> {
+    let (host, number) = (machine.host, machine.lives.fetch_add(1, Ordering::Relaxed));
+    let volume = Volume { host, disk: machine.disk.clone(), history: history.clone() };
+    history.note(host, &format!("STARTS {:?}", machine.sizes));
     let options = Options {
-        env: world::env(&machine.disk, &machine.random, &machine.skew),
-        config,
+        env: world::env(volume, &machine.random, &machine.skew),
+        config: config(host).map_err(in_full)?,
         data_directory: PathBuf::from("/data"),
         api_socket: None,
     };
-    let node = Node::start(options).await.map_err(in_full)?;
+    let node = Node::start_with(options, machine.sizes).await.map_err(in_full)?;
     let mut state = node.state();
     applications(Life { host, number, seed, skew: machine.skew.clone(), node: node.clone(), history: history.clone() });
     loop {
         let now = state.borrow_and_update().clone();
         history.note(host, &format!("state {} {}", now.label(), now.reason()));
         tokio::select! {
-            ended = node.wait() => return ended.map_err(|error| in_full(error).into()),
-            changed = state.changed() => changed?,
+            ended = node.wait() => return ended.map_err(in_full),
+            changed = state.changed() => changed.map_err(in_full)?,
         }
     }
 }

@@ -7,12 +7,22 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cluster::{Cluster, HOSTS, Loss};
+use crate::volume::{self, Lack};
 use crate::world::Chance;
+
+mod links;
+
+use links::{Fault, Wrong};
 
 /// The longest that one fault lasts.
 const LASTS_MS: (u64, u64) = (100, 2_500);
+/// The same of a volume that is tight: until what it had prepared is used up.
+const TIGHT_MS: (u64, u64) = (1_000, 10_000);
 /// Between the beginnings of two.
 const PAUSE_MS: (u64, u64) = (50, 1_500);
+/// What a tight volume has room for, in quarters of a segment of the log: below this. From two segments down the log is
+/// held back; whoever is in the middle of something then finds no room for the rest.
+const ROOM_QUARTERS: [u64; 3] = [1, 4, 12];
 /// How far a clock steps.
 const STEP_MS: i64 = 3_600_000;
 
@@ -39,11 +49,13 @@ pub enum Kind {
     ClockStep,
     /// A volume says that nothing is free.
     FullDisk,
+    /// A volume has room for a little more, and then none.
+    TightDisk,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Crash,
         Self::TornCrash,
         Self::Outage,
@@ -54,6 +66,7 @@ impl Kind {
         Self::Delay,
         Self::ClockStep,
         Self::FullDisk,
+        Self::TightDisk,
     ];
 }
 
@@ -61,10 +74,8 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 enum Remedy {
     Restart(&'static str),
-    Repair(&'static str, &'static str),
-    Release(&'static str, &'static str),
-    Speed(&'static str, &'static str),
-    Room(&'static str),
+    Link(Fault),
+    Room(&'static str, Lack),
 }
 
 /// What goes wrong.
@@ -112,33 +123,39 @@ impl Faults {
     }
 
     fn heal(&mut self, cluster: &mut Cluster<'_>, until: Duration) {
-        let (healed, present) = self.present.drain(..).partition(|(due, _)| *due <= until);
-        self.present = present;
-        let healed: Vec<(Duration, Remedy)> = healed;
-        for (_, remedy) in healed {
-            match remedy {
+        while let Some(at) = self.present.iter().position(|(due, _)| *due <= until) {
+            let before = self.on_links();
+            match self.present.remove(at).1 {
                 Remedy::Restart(host) => cluster.restart(host),
-                Remedy::Repair(one, other) => {
-                    // Two faults may have cut them.
-                    if !self.present.iter().any(|(_, it)| matches!(it, Remedy::Repair(a, b) if are(one, other, a, b))) {
-                        cluster.history.note(one, &format!("hears {other}"));
-                        cluster.sim.repair(one, other);
-                    }
+                Remedy::Link(fault) => {
+                    cluster.history.note(fault.host, &format!("{:?} {} ENDS", fault.wrong, fault.other));
+                    links::set(&mut cluster.sim, &fault, &before, &self.on_links());
                 }
-                Remedy::Release(one, other) => {
-                    cluster.history.note(one, &format!("gets what {other} has sent"));
-                    cluster.sim.release(one, other);
-                }
-                Remedy::Speed(one, other) => {
-                    cluster.sim.set_link_max_message_latency(one, other, Duration::from_millis(3))
-                }
-                Remedy::Room(host) => {
-                    cluster.history.note(host, "ROOM");
-
-                    cluster.machine(host).disk.set_free_bytes(u64::MAX);
+                Remedy::Room(host, lack) => {
+                    cluster.history.note(host, &format!("{lack:?} ENDS"));
+                    self.set_room(cluster, host);
                 }
             }
         }
+    }
+
+    /// Makes a volume lack what all that is wrong with it says.
+    fn set_room(&self, cluster: &Cluster<'_>, host: &str) {
+        let of_host = |(_, remedy): &(Duration, Remedy)| match remedy {
+            Remedy::Room(of, lack) if *of == host => Some(*lack),
+            Remedy::Restart(_) | Remedy::Link(_) | Remedy::Room(..) => None,
+        };
+        let lacks: Vec<Lack> = self.present.iter().filter_map(of_host).collect();
+        volume::lack(&cluster.machine(host).disk, &lacks);
+    }
+
+    /// What is wrong with links now.
+    fn on_links(&self) -> Vec<Fault> {
+        let of_link = |(_, remedy): &(Duration, Remedy)| match remedy {
+            Remedy::Link(fault) => Some(*fault),
+            Remedy::Restart(_) | Remedy::Room(..) => None,
+        };
+        self.present.iter().filter_map(of_link).collect()
     }
 
     fn inject(&mut self, cluster: &mut Cluster<'_>, kind: Kind) {
@@ -146,14 +163,14 @@ impl Faults {
         let other = self.chance.one_of(&HOSTS.into_iter().filter(|other| *other != host).collect::<Vec<_>>());
         let loss = Loss::Some(self.chance.number());
         let ms = self.chance.ms(0, 2 * STEP_MS.unsigned_abs()).as_millis() as i64 - STEP_MS;
-        let until = cluster.sim.elapsed() + self.chance.ms(LASTS_MS.0, LASTS_MS.1);
+        let lasts = if kind == Kind::TightDisk { TIGHT_MS } else { LASTS_MS };
+        let until = cluster.sim.elapsed() + self.chance.ms(lasts.0, lasts.1);
         let is_up = |cluster: &mut Cluster<'_>, host: &str| cluster.sim.is_host_running(host);
+        let link = |other, wrong| Remedy::Link(Fault { host, other, wrong });
         let mut remedies = Vec::new();
         match kind {
             Kind::Crash | Kind::TornCrash if is_up(cluster, host) => {
                 cluster.crash(host, if kind == Kind::Crash { Loss::Everything } else { loss });
-                self.present.retain(|(_, remedy)| !matches!(remedy, Remedy::Room(of) if *of == host));
-                cluster.machine(host).disk.set_free_bytes(u64::MAX);
                 remedies.push(Remedy::Restart(host));
             }
             Kind::Outage => {
@@ -164,45 +181,36 @@ impl Faults {
                     }
                 }
             }
-            Kind::Cut | Kind::OneWay => {
-                if kind == Kind::Cut {
-                    cluster.sim.partition(host, other);
-                } else {
-                    cluster.sim.partition_oneway(other, host);
-                }
-                remedies.push(Remedy::Repair(host, other));
-            }
+            Kind::Cut => remedies.push(link(other, Wrong::Cut)),
+            Kind::OneWay => remedies.push(link(other, Wrong::Deaf)),
             Kind::Isolation => {
-                for other in HOSTS.into_iter().filter(|other| *other != host) {
-                    cluster.sim.partition(host, other);
-                    remedies.push(Remedy::Repair(host, other));
-                }
+                remedies.extend(HOSTS.into_iter().filter(|other| *other != host).map(|other| link(other, Wrong::Cut)));
             }
-            Kind::Hold => {
-                cluster.sim.hold(host, other);
-                remedies.push(Remedy::Release(host, other));
-            }
+            Kind::Hold => remedies.push(link(other, Wrong::Held)),
             Kind::Delay => {
-                cluster.sim.set_link_max_message_latency(
-                    host,
-                    other,
-                    Duration::from_millis(self.chance.below(300) + 10),
-                );
-                remedies.push(Remedy::Speed(host, other));
+                let latency = Duration::from_millis(self.chance.below(300) + 10);
+                remedies.push(link(other, Wrong::Slow(latency)));
             }
             Kind::ClockStep => cluster.machine(host).skew.step(ms),
-            Kind::FullDisk if is_up(cluster, host) => {
-                cluster.machine(host).disk.set_free_bytes(0);
-                remedies.push(Remedy::Room(host));
+            Kind::FullDisk => remedies.push(Remedy::Room(host, Lack::Said)),
+            Kind::TightDisk => {
+                let machine = cluster.machine(host);
+                let quarters = self.chance.one_of(&ROOM_QUARTERS);
+                let more = self.chance.below(quarters * machine.sizes.segment_bytes / 4);
+                remedies.push(Remedy::Room(host, Lack::Capacity(volume::used(&machine.disk) + more)));
             }
-            Kind::Crash | Kind::TornCrash | Kind::FullDisk => return,
+            Kind::Crash | Kind::TornCrash => return,
         }
         *self.injected.entry(kind).or_default() += 1;
         cluster.history.note(host, &format!("FAULT {kind:?} {other}"));
-        self.present.extend(remedies.into_iter().map(|remedy| (until, remedy)));
+        for remedy in remedies {
+            let before = self.on_links();
+            self.present.push((until, remedy));
+            match remedy {
+                Remedy::Link(fault) => links::set(&mut cluster.sim, &fault, &before, &self.on_links()),
+                Remedy::Room(host, _) => self.set_room(cluster, host),
+                Remedy::Restart(_) => {}
+            }
+        }
     }
-}
-
-fn are(one: &str, other: &str, a: &str, b: &str) -> bool {
-    (one, other) == (a, b) || (one, other) == (b, a)
 }

@@ -8,7 +8,6 @@ use crate::checkers::leadership::Claim;
 use crate::checkers::linearizability::{Answer, Call, Operation};
 use crate::checkers::locks::Hold;
 use crate::checkers::watches::ToldAll;
-use crate::world;
 
 /// Shared by all hosts and the one who drives the simulation. It is no part of the simulated world and survives crashes.
 #[derive(Clone, Default)]
@@ -33,8 +32,15 @@ pub struct Digest {
     pub revision: u64,
     /// All of it, as a snapshot has it.
     pub state: Vec<u8>,
-    /// The term of its partition.
-    pub term: u64,
+}
+
+/// How a snapshot came to a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Snapshot {
+    /// The replica made it.
+    Made,
+    /// Another replica sent it.
+    Installed,
 }
 
 /// What was seen.
@@ -72,8 +78,14 @@ pub struct Seen {
     pub read_again: usize,
     /// Who led each partition in each of its terms.
     pub raft_leaders: BTreeMap<(String, u64), String>,
+    /// How many snapshots came to volumes.
+    pub snapshots: BTreeMap<Snapshot, u32>,
+    /// How many writes the disk of a machine had no room for.
+    pub refused_writes: BTreeMap<&'static str, u32>,
     /// Whether applications are to stop.
     pub is_over: bool,
+    /// Milliseconds since the simulation began.
+    pub now_ms: u64,
     /// The last number that was given.
     number: u64,
 }
@@ -82,7 +94,8 @@ impl History {
     /// Adds a line to the trace.
     pub fn note(&self, host: &str, what: &str) {
         let mut seen = self.seen();
-        writeln!(seen.trace, "{:>7} {host:<11} {what}", world::now_ms()).expect("writing to a string cannot fail");
+        let now_ms = seen.now_ms;
+        writeln!(seen.trace, "{now_ms:>7} {host:<11} {what}").expect("writing to a string cannot fail");
     }
 
     /// Takes note of a leader; two in one term are a violation (S22, S32).
@@ -106,6 +119,12 @@ impl History {
             Some(_) => {}
             None => self.note(host, &format!("{partition} term={term} leader={leader}")),
         }
+    }
+
+    /// Takes note of a snapshot.
+    pub fn snapshot(&self, host: &str, kind: Snapshot, path: &str) {
+        *self.seen().snapshots.entry(kind).or_default() += 1;
+        self.note(host, &format!("SNAPSHOT {kind:?} {path}"));
     }
 
     /// A number that is larger than every one before.

@@ -21,5 +21,7 @@ pub mod history;
 pub mod locks;
 pub mod registers;
 pub mod smoke;
+pub mod summary;
+pub mod volume;
 pub mod watches;
 pub mod world;

@@ -1,14 +1,28 @@
 //! `coterie-sim SEED [--smoke] [--without-flush]`: runs the simulation of one seed and prints its trace, so that a failure
-//! can be replayed and two runs can be compared byte by byte.
+//! can be replayed and two runs can be compared byte by byte. `coterie-sim --seeds COUNT [--from SEED] [--jobs COUNT]`: runs
+//! many, and prints what they came to.
 
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use coterie_mutants::Mutant;
 use coterie_sim::cluster::Flush;
+use coterie_sim::summary::Summary;
 use coterie_sim::{chaos, smoke};
 
+mod batch;
+
+use batch::Batch;
+
+const USAGE: &str = "usage: coterie-sim SEED [--smoke] [--without-flush] | --seeds COUNT [--from SEED] [--jobs COUNT]";
+
 /// What is run.
+#[derive(Clone, Copy)]
+enum Asked {
+    One(u64, Simulation, Flush),
+    Many(Batch),
+}
+
 #[derive(Clone, Copy)]
 enum Simulation {
     Chaos,
@@ -16,12 +30,12 @@ enum Simulation {
 }
 
 fn main() -> ExitCode {
-    match arguments().and_then(|(seed, simulation, flush)| run(seed, simulation, flush)) {
-        Ok((trace, sum)) => {
-            print!("{trace}");
-            eprintln!("{sum}");
-            ExitCode::SUCCESS
-        }
+    let ran = arguments().and_then(|asked| match asked {
+        Asked::One(seed, simulation, flush) => one(seed, simulation, flush),
+        Asked::Many(batch) => batch::run(batch),
+    });
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE
@@ -29,38 +43,54 @@ fn main() -> ExitCode {
     }
 }
 
-/// The trace of a simulation, and a line that sums it up.
-fn run(seed: u64, simulation: Simulation, flush: Flush) -> Result<(String, String)> {
-    match simulation {
+/// Prints the trace of a simulation, and a line that sums it up.
+fn one(seed: u64, simulation: Simulation, flush: Flush) -> Result<()> {
+    let (trace, sum) = match simulation {
         Simulation::Chaos => {
-            let chaos::Report { trace, answered, unknown, terms, faults } = chaos::run(seed, flush)?;
-            let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
-            let faults = faults.join(", ");
-            Ok((trace, format!("seed {seed}: {answered} answered, {unknown} unknown, {terms} terms; {faults}")))
+            let report = chaos::run(seed, flush)?;
+            let sum = Summary::of(seed, &report).to_string();
+            (report.trace, sum)
         }
         Simulation::Smoke => {
             let report = smoke::run(seed, flush)?;
-            Ok((report.trace, format!("{} acknowledged, {} terms", report.acknowledged, report.leaders.len())))
+            (report.trace, format!("{} acknowledged, {} terms", report.acknowledged, report.leaders.len()))
         }
-    }
+    };
+    print!("{trace}");
+    eprintln!("{sum}");
+    Ok(())
 }
 
-fn arguments() -> Result<(u64, Simulation, Flush)> {
+fn arguments() -> Result<Asked> {
     let (mut seed, mut simulation, mut flush) = (None, Simulation::Chaos, Flush::Honest);
+    let (mut seeds, mut from, mut jobs) = (None, 1, std::thread::available_parallelism().map_or(1, usize::from));
+    let mut mutant = None;
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
+        let mut word = || arguments.next().with_context(|| format!("{argument} needs another word"));
+        let number = |word: String| -> Result<u64> { word.parse().with_context(|| format!("{word:?} is no number")) };
         match argument.as_str() {
             "--smoke" => simulation = Simulation::Smoke,
-            "--mutant" => {
-                let name = arguments.next().context("--mutant NAME")?;
-                let named = |mutant: &Mutant| format!("{mutant:?}") == name;
-                let known = Mutant::ALL.into_iter().find(named).with_context(|| format!("{:?}", Mutant::ALL))?;
-                coterie_mutants::switch_on(known);
-            }
+            "--mutant" => mutant = Some(named(&word()?)?),
             "--without-flush" => flush = Flush::Removed,
+            "--seeds" => seeds = Some(number(word()?)?),
+            "--from" => from = number(word()?)?,
+            "--jobs" => jobs = usize::try_from(number(word()?)?).context("--jobs")?.max(1),
             number if seed.is_none() => seed = Some(number.parse().with_context(|| format!("{number:?} is no seed"))?),
             other => bail!("{other:?} is one argument too many"),
         }
     }
-    Ok((seed.context("usage: coterie-sim SEED [--smoke] [--without-flush]")?, simulation, flush))
+    if let Some(mutant) = mutant {
+        coterie_mutants::switch_on(mutant);
+    }
+    match (seed, seeds) {
+        (Some(seed), None) => Ok(Asked::One(seed, simulation, flush)),
+        (None, Some(seeds)) => Ok(Asked::Many(Batch { from, seeds, jobs })),
+        (Some(_), Some(_)) | (None, None) => bail!(USAGE),
+    }
+}
+
+fn named(name: &str) -> Result<Mutant> {
+    let known = Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    known.with_context(|| format!("{name:?} is none of {:?}", Mutant::ALL))
 }

@@ -1,6 +1,7 @@
 //! Clients of a map, each key of which is a register: they put, change under a condition, delete and read, and all that
 //! they see goes into the history.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coterie_proto::v1::maps_client::MapsClient;
@@ -24,8 +25,10 @@ const KEYS: u64 = 3;
 const KEYS_CHANGE_MS: u64 = 4_000;
 /// How long a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
-/// How often a request is sent, always under the same id.
-const TRIES: u32 = 3;
+/// How often a request is sent at once at most, always under the same id.
+const TRIES: u64 = 3;
+/// What a sidecar says of a request whose id was made by a clock that is ahead.
+const AHEAD: &str = "ahead of the partition's time";
 
 /// Starts the clients of one life, and the one that reads all keys in the end.
 pub fn start(life: &Life) {
@@ -45,6 +48,34 @@ struct Client {
     history: History,
     skew: Skew,
     maps: MapsClient<Channel>,
+    /// Under which its changes are remembered (D11), for all its life.
+    id: u128,
+    /// The last request id that it minted: they rise, whatever its clock does.
+    minted: u128,
+    /// The revision of what it saw last of each key, which a condition may name.
+    seen: BTreeMap<String, u64>,
+    /// A change whose outcome it does not know yet.
+    open: Option<Asked>,
+    /// A change that was answered, and how.
+    done: Option<(Asked, Answer)>,
+}
+
+/// An operation as it was asked for. Whoever sends it again asks for the same one.
+#[derive(Clone)]
+struct Asked {
+    key: String,
+    call: Call,
+    client: u128,
+    request: u128,
+    /// In the history.
+    number: usize,
+}
+
+/// What is known of an operation after some tries.
+enum Known {
+    Answer(Answer),
+    NotApplied,
+    Nothing,
 }
 
 /// What a try came to.
@@ -60,7 +91,18 @@ impl Client {
     fn of(life: &Life, name: &str) -> Self {
         let name = format!("{}.{name}", life.host);
         let chance = Chance::of(life.seed, &format!("{name}-{}", life.number));
-        Self { name, chance, history: life.history.clone(), skew: life.skew.clone(), maps: maps() }
+        Self {
+            name,
+            id: client_id(&chance),
+            chance,
+            history: life.history.clone(),
+            skew: life.skew.clone(),
+            maps: maps(),
+            minted: 0,
+            seen: BTreeMap::new(),
+            open: None,
+            done: None,
+        }
     }
 
     /// Reads each of the keys that are to be read once more, until it is answered.
@@ -77,59 +119,118 @@ impl Client {
     }
 
     async fn run(mut self) {
-        // What was last seen of the keys: the revision that a condition may name.
-        let mut last_seen = 0;
         loop {
             tokio::time::sleep(self.chance.ms(1, 60)).await;
             if self.history.seen().is_over {
                 return;
             }
-            let key = format!("{}-{}", world::now_ms() / KEYS_CHANGE_MS, self.chance.below(KEYS));
-            let only = match self.chance.below(4) {
-                0 => Only::IfAbsent,
-                1 if last_seen > 0 => Only::IfRevision(last_seen),
-                _ => Only::Always,
-            };
-            let call = match self.chance.below(10) {
-                0..4 => Call::Read,
-                4..9 => Call::Write(self.history.next(), only),
-                _ => Call::Delete(if only == Only::IfAbsent { Only::Always } else { only }),
-            };
-            match self.operate(&key, call).await {
-                Some(Answer::Holds(Some((_, revision))) | Answer::Changed { revision, .. }) => last_seen = revision,
-                Some(Answer::Holds(None) | Answer::Refused) | None => {}
+            match self.chance.below(8) {
+                0 if self.open.is_some() => self.settle().await,
+                1 if self.done.is_some() => self.repeat().await,
+                _ => self.ask().await,
             }
         }
     }
 
-    /// One operation, with all its tries; what is known of it.
+    /// Something new.
+    async fn ask(&mut self) {
+        let key = format!("{}-{}", world::now_ms() / KEYS_CHANGE_MS, self.chance.below(KEYS));
+        let only = match (self.chance.below(4), self.seen.get(&key)) {
+            (0, _) => Only::IfAbsent,
+            (1 | 2, Some(revision)) => Only::IfRevision(*revision),
+            _ => Only::Always,
+        };
+        let call = match self.chance.below(10) {
+            0..4 => Call::Read,
+            4..9 => Call::Write(self.history.next(), only),
+            _ => Call::Delete(if only == Only::IfAbsent { Only::Always } else { only }),
+        };
+        match self.operate(&key, call).await {
+            Some(Answer::Holds(Some((_, revision)))) => drop(self.seen.insert(key, revision)),
+            // What a deletion leaves has no revision: the next condition on this one must be refused.
+            Some(Answer::Changed { revision, .. }) => drop(self.seen.insert(key, revision)),
+            Some(Answer::Holds(None)) => drop(self.seen.remove(&key)),
+            Some(Answer::Refused) | None => {}
+        }
+    }
+
+    /// Asks once more for what it does not know the outcome of, after others that it asked for since.
+    async fn settle(&mut self) {
+        let Some(asked) = self.open.take() else { return };
+        self.history.note(&self.name, &format!("{} {:?} AGAIN", asked.key, asked.call));
+        match self.tries(&asked).await {
+            Known::Answer(answer) => self.history.answered(asked.number, answer),
+            // Of this try; an earlier one may have been.
+            Known::NotApplied | Known::Nothing => self.open = Some(asked),
+        }
+    }
+
+    /// Asks once more for what was answered: it must be answered the same, if at all (D11).
+    async fn repeat(&mut self) {
+        let Some((asked, answer)) = self.done.take() else { return };
+        let Asked { key, call, .. } = &asked;
+        if let Known::Answer(again) = self.tries(&asked).await {
+            self.history.note(&self.name, &format!("{key} {call:?} REPEATED {again:?}"));
+            if again != answer {
+                let violation = format!("{key} {call:?} of {} was answered {answer:?}, then {again:?}", self.name);
+                self.history.seen().violations.push(violation);
+            }
+        }
+    }
+
+    /// One operation; its answer, if there is one.
     async fn operate(&mut self, key: &str, call: Call) -> Option<Answer> {
         let number = self.history.called(&self.name, key, call);
-        let ids = self.ids();
-        let mut may_be_applied = false;
-        for _ in 0..TRIES {
-            let why = match self.one_try(key, call, &ids).await {
-                Tried::Answered(answer) => {
-                    self.history.answered(number, answer);
-                    return Some(answer);
+        let asked = Asked { key: key.to_owned(), call, client: self.id, request: self.mint(), number };
+        let is_change = call != Call::Read;
+        match self.tries(&asked).await {
+            Known::Answer(answer) => {
+                self.history.answered(number, answer);
+                if is_change {
+                    self.done = Some((asked, answer));
                 }
+                Some(answer)
+            }
+            Known::NotApplied => {
+                self.history.not_applied(number);
+                None
+            }
+            Known::Nothing => {
+                if is_change {
+                    self.open = Some(asked);
+                }
+                None
+            }
+        }
+    }
+
+    /// Some tries, until one is answered.
+    async fn tries(&mut self, asked: &Asked) -> Known {
+        let mut known = Known::NotApplied;
+        for _ in 0..=self.chance.below(TRIES) {
+            let why = match self.one_try(asked).await {
+                Tried::Answered(answer) => return Known::Answer(answer),
                 Tried::NotApplied(why) => why,
                 Tried::Unknown(why) => {
-                    may_be_applied = true;
+                    known = Known::Nothing;
                     why
                 }
             };
-            self.history.note(&self.name, &format!("{key} {call:?}: {why}"));
+            self.history.note(&self.name, &format!("{} {:?}: {why}", asked.key, asked.call));
+            if why.contains(AHEAD) && issued_ms(self.minted) > world::wall_ms(&self.skew) {
+                // Its ids are ahead for as long as its clock was. Who has put the clock right starts it anew.
+                self.id = client_id(&self.chance);
+                self.minted = 0;
+            }
             tokio::time::sleep(self.chance.ms(20, 300)).await;
         }
-        if !may_be_applied {
-            self.history.not_applied(number);
-        }
-        None
+        known
     }
 
-    async fn one_try(&mut self, key: &str, call: Call, ids: &[(&'static str, String); 2]) -> Tried {
-        let (map, key, partition_group) = (MAP.to_owned(), key.to_owned(), String::new());
+    async fn one_try(&mut self, asked: &Asked) -> Tried {
+        let Asked { key, call, client, request: id, .. } = asked;
+        let (map, key, partition_group) = (MAP.to_owned(), key.clone(), String::new());
+        let ids = &[("coterie-client-id", *client), ("coterie-request-id", *id)];
         let condition = |only| match only {
             Only::Always => (0, false),
             Only::IfAbsent => (0, true),
@@ -137,7 +238,7 @@ impl Client {
         };
         let mut maps = self.maps.clone();
         let ask = async {
-            match call {
+            match *call {
                 Call::Read => {
                     let consistency = Consistency::Linearizable.into();
                     let asked = v1::GetEntryRequest { map, partition_group, key, consistency };
@@ -168,20 +269,29 @@ impl Client {
         }
     }
 
-    /// Who asks, and for what: two UUIDs.
-    fn ids(&self) -> [(&'static str, String); 2] {
-        let request = self.chance.uuid_v7(world::wall_ms(&self.skew));
-        let client = u128::from(self.chance.number() | 1) << 64;
-        [("coterie-client-id", client), ("coterie-request-id", request)].map(|(name, id)| (name, format!("{id:032x}")))
+    /// A request id: a UUID that is larger than all before.
+    fn mint(&mut self) -> u128 {
+        self.minted = self.chance.uuid_v7(world::wall_ms(&self.skew)).max(self.minted + 1);
+        self.minted
     }
 }
 
-fn request<T>(asked: T, ids: &[(&'static str, String)]) -> Request<T> {
+/// A client id: any but the nil UUID.
+fn client_id(chance: &Chance) -> u128 {
+    u128::from(chance.number() | 1) << 64
+}
+
+/// When a request id was minted, by the clock of who did.
+fn issued_ms(request: u128) -> u64 {
+    (request >> 80) as u64
+}
+
+fn request<T>(asked: T, ids: &[(&'static str, u128)]) -> Request<T> {
     let mut request = Request::new(asked);
     let timeout = TIMEOUT.as_millis().to_string();
     request.metadata_mut().insert("coterie-timeout-ms", timeout.parse().expect("digits"));
     for (name, value) in ids {
-        request.metadata_mut().insert(*name, value.parse().expect("a UUID"));
+        request.metadata_mut().insert(*name, format!("{value:032x}").parse().expect("a UUID"));
     }
     request
 }

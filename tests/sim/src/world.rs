@@ -7,20 +7,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use coterie_env::mem::{MemDisk, SeededRandom};
+use coterie_env::mem::SeededRandom;
 use coterie_env::random::uuid_v7;
 use coterie_env::spawn::BoxFuture;
-use coterie_env::{Clock, Env, Listener, Network, Random as _, Spawn, Stream};
+use coterie_env::{Clock, Disk, Env, Listener, Network, Random as _, Spawn, Stream};
 
 /// Unix time at the start of every simulation.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// The world of one host.
-pub fn env(disk: &MemDisk, random: &Arc<SeededRandom>, skew: &Skew) -> Env {
+pub fn env(disk: impl Disk, random: &Arc<SeededRandom>, skew: &Skew) -> Env {
     Env {
         clock: Arc::new(SimClock(skew.clone())),
         random: random.clone(),
-        disk: Arc::new(disk.clone()),
+        disk: Arc::new(disk),
         network: Arc::new(SimNetwork),
         spawn: Arc::new(SimSpawn),
     }
@@ -99,6 +99,16 @@ impl Chance {
     }
 }
 
+tokio::task_local! {
+    /// What would be the name of the thread.
+    static THREAD: &'static str;
+}
+
+/// The name of the thread that the present task would be alone on in a process, if it is one of those.
+pub fn thread() -> Option<&'static str> {
+    THREAD.try_with(|name| *name).ok()
+}
+
 struct SimSpawn;
 
 impl Spawn for SimSpawn {
@@ -106,8 +116,8 @@ impl Spawn for SimSpawn {
         tokio::spawn(task);
     }
 
-    fn dedicated(&self, _name: &'static str, task: BoxFuture) {
-        tokio::spawn(task);
+    fn dedicated(&self, name: &'static str, task: BoxFuture) {
+        tokio::spawn(THREAD.scope(name, task));
     }
 }
 

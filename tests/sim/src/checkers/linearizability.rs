@@ -105,7 +105,8 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
     })
 }
 
-/// What a register holds: a value that names its write; and the last revision that anybody was told of: they rise.
+/// What a register holds: a value that names its write; and the least revision that it can have by what was told: of the
+/// last change, or, where nobody was told of that, one more than before it. They rise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 struct State {
     value: Option<u64>,
@@ -152,11 +153,11 @@ impl<'a> Register<'a> {
 
     /// What is held after an operation that found `state`; `None` if it cannot have found that.
     fn step(&self, state: State, operation: &Operation) -> Option<State> {
-        // Where the revision of a value was never told, it is none of those that were.
+        // Where the revision of a value was never told, it is none of those that were, and not less than the state's.
         let is_at = |revision: u64| match state.value.map(|value| self.revisions.get(&value)) {
             None => Some(revision == 0),
             Some(Some(at)) => Some(*at == revision),
-            Some(None) if revision == 0 || self.told.contains(&revision) => Some(false),
+            Some(None) if revision < state.revision || self.told.contains(&revision) => Some(false),
             Some(None) => None,
         };
         let holds = |only| match only {
@@ -172,14 +173,15 @@ impl<'a> Register<'a> {
         let changed = |only, value: Option<u64>| match operation.answered.map(|(_, answer)| answer) {
             Some(Answer::Changed { revision, previous }) => {
                 let was = holds(only) != Some(false) && is_at(previous) != Some(false) && finds(only, previous);
-                (was && revision > state.revision).then_some(State { value, revision })
+                (was && revision > state.revision && revision > previous).then_some(State { value, revision })
             }
             Some(Answer::Refused) => (holds(only) != Some(true)).then_some(state),
             Some(Answer::Holds(_)) => None,
             None => {
                 let told = value.and_then(|value| self.revisions.get(&value).copied());
                 let rises = told.is_none_or(|revision| revision > state.revision);
-                let revision = told.unwrap_or(state.revision);
+                // A deletion of nothing may have none.
+                let revision = told.unwrap_or(state.revision + u64::from(value.is_some()));
                 (holds(only) != Some(false) && rises).then_some(State { value, revision })
             }
         };
@@ -450,6 +452,32 @@ mod tests {
         let there = Told::new().call("b", put(2)).done("c", Call::Write(3, Only::IfAbsent), Answer::Refused);
         assert!(there.is_linearizable());
         assert!(!there.done("d", put(4), changed(12, 0)).is_linearizable(), "something was there");
+    }
+
+    #[test]
+    fn what_a_later_answer_says_of_the_revision_of_a_lost_write_has_to_fit_its_place() {
+        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
+        assert!(lost().done("c", put(3), changed(12, 11)).is_linearizable());
+        assert!(!lost().done("c", put(3), changed(12, 9)).is_linearizable(), "it came after 10");
+        assert!(!lost().done("c", put(3), changed(12, 13)).is_linearizable(), "it came before 12");
+        assert!(!lost().done("c", put(3), changed(12, 12)).is_linearizable(), "12 is another's");
+        let two = || lost().call("e", put(4));
+        assert!(two().done("c", put(3), changed(12, 11)).is_linearizable(), "one of the two came later, or never");
+        let both = two().done("r", Call::Read, holds(2, 11)).done("c", put(3), changed(13, 12));
+        assert!(both.is_linearizable());
+        let none_between = two().done("r", Call::Read, holds(2, 11)).done("c", put(3), changed(12, 10));
+        assert!(!none_between.is_linearizable(), "what was read was not overwritten");
+    }
+
+    #[test]
+    fn a_read_that_tells_the_revision_of_a_lost_write_places_it_among_the_others() {
+        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
+        assert!(lost().done("c", Call::Read, holds(2, 11)).done("a", put(3), changed(12, 11)).is_linearizable());
+        assert!(!lost().done("c", Call::Read, holds(2, 9)).is_linearizable(), "it came after 10");
+        let later = lost().done("c", Call::Read, holds(2, 13)).done("a", put(3), changed(12, 13));
+        assert!(!later.is_linearizable(), "it came before 12");
+        let other = lost().done("c", Call::Read, holds(2, 11)).done("a", put(3), changed(13, 12));
+        assert!(!other.is_linearizable(), "it was said to be at 11");
     }
 
     #[test]

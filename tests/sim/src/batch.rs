@@ -1,0 +1,223 @@
+//! Many seeds, each in a process of its own, some at a time; what they came to together, and whether that was chaos at all.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use coterie_sim::faults::Kind;
+use coterie_sim::summary::Summary;
+
+/// What the median run has at least, or the batch shows little.
+const ACKNOWLEDGED_MIN: u64 = 200;
+/// The same of changes of leaders.
+const CHANGES_MIN: u64 = 2;
+/// The same of faults.
+const FAULTS_MIN: u64 = 5;
+/// How long a seed may take; most need a second or two.
+const SEED_MAX: Duration = Duration::from_secs(300);
+/// Between two looks whether one has ended.
+const LOOK: Duration = Duration::from_millis(20);
+/// Lines of what a failing seed said, at most: the first say what was broken.
+const SAID_MAX: usize = 12;
+
+/// Which seeds, and how many at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The first.
+    pub from: u64,
+    /// How many.
+    pub seeds: u64,
+    /// How many at a time.
+    pub jobs: usize,
+}
+
+/// Runs a batch, and prints what it came to. An error is a seed that failed, or a batch that shows little.
+pub fn run(batch: Batch) -> Result<()> {
+    let program = std::env::current_exe().context("find this program")?;
+    let (next, began) = (AtomicU64::new(0), Instant::now());
+    let (passed, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..batch.jobs {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= batch.seeds {
+                        return;
+                    }
+                    let seed = batch.from + number;
+                    match one(Command::new(&program).arg(seed.to_string())) {
+                        Ok(summary) => passed.lock().unwrap_or_else(PoisonError::into_inner).push(summary),
+                        Err(error) => {
+                            println!("seed {seed} FAILED: {error:#}\nreplay: {}\n", replay(seed));
+                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let passed = passed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    failed.sort_unstable();
+    println!("{} seeds in {} s\n{}", batch.seeds, began.elapsed().as_secs(), told(&passed));
+    let mut wrong = lacks(&passed);
+    if !failed.is_empty() {
+        let failed: Vec<String> = failed.iter().map(u64::to_string).collect();
+        wrong.insert(0, format!("seeds that failed: {}", failed.join(" ")));
+    }
+    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+}
+
+/// The command that runs a seed again.
+fn replay(seed: u64) -> String {
+    format!("cd tests/sim && cargo run --release -- {seed}")
+}
+
+/// One run, to its end or to the end of patience.
+fn one(command: &mut Command) -> Result<Summary> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().context("start it")?;
+    let mut pipe = child.stderr.take().context("what it says")?;
+    // Read as it is written: a child that says much would wait for its reader.
+    let said = std::thread::spawn(move || {
+        let mut said = Vec::new();
+        pipe.read_to_end(&mut said).map(|_| String::from_utf8_lossy(&said).into_owned())
+    });
+    let ended = wait(&mut child)?;
+    let said = said.join().expect("reading does not panic").context("read what it says")?;
+    let summary = said.lines().last().and_then(|line| line.parse().ok());
+    match (ended, summary) {
+        (Some(status), Some(summary)) if status.success() => Ok(summary),
+        (None, _) => bail!("it did not end in {SEED_MAX:?}"),
+        (Some(status), _) => {
+            let said: Vec<&str> = said.lines().take(SAID_MAX).collect();
+            bail!("{status}: {}", said.join("\n"))
+        }
+    }
+}
+
+/// How it ended; `None` if it had to be ended.
+fn wait(child: &mut Child) -> Result<Option<std::process::ExitStatus>> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().context("wait for it")? {
+            return Ok(Some(status));
+        }
+        if began.elapsed() > SEED_MAX {
+            child.kill().context("end it")?;
+            child.wait().context("wait for its end")?;
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn faults(run: &Summary) -> u64 {
+    run.faults.values().sum()
+}
+
+fn median(runs: &[Summary], of: impl Fn(&Summary) -> u64) -> u64 {
+    let mut numbers: Vec<u64> = runs.iter().map(of).collect();
+    numbers.sort_unstable();
+    numbers.get(numbers.len() / 2).copied().unwrap_or_default()
+}
+
+fn by_kind(runs: &[Summary]) -> BTreeMap<Kind, u64> {
+    let mut by_kind: BTreeMap<Kind, u64> = Kind::ALL.into_iter().map(|kind| (kind, 0)).collect();
+    for (kind, count) in runs.iter().flat_map(|run| &run.faults) {
+        *by_kind.entry(*kind).or_default() += count;
+    }
+    by_kind
+}
+
+/// What the runs that passed came to.
+fn told(runs: &[Summary]) -> String {
+    let line = |what: &str, of: fn(&Summary) -> u64| {
+        let (least, sum) = (runs.iter().map(of).min().unwrap_or_default(), runs.iter().map(of).sum::<u64>());
+        format!("  {what:<24} median {:>5}, least {least:>5}, all {sum}", median(runs, of))
+    };
+    let by_kind: Vec<String> = by_kind(runs).iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
+    [
+        format!("of {} that passed:", runs.len()),
+        line("operations acknowledged", |run| run.acknowledged),
+        line("operations unknown", |run| run.unknown),
+        line("changes of leaders", |run| run.changes),
+        line("snapshots made", |run| run.made),
+        line("snapshots installed", |run| run.installed),
+        line("writes without room", |run| run.refused_writes),
+        line("faults", faults),
+        format!("  {}", by_kind.join(", ")),
+    ]
+    .join("\n")
+}
+
+/// Why these runs show little.
+fn lacks(runs: &[Summary]) -> Vec<String> {
+    let mut lacks = Vec::new();
+    let medians = [
+        ("operations acknowledged", median(runs, |run| run.acknowledged), ACKNOWLEDGED_MIN),
+        ("changes of leaders", median(runs, |run| run.changes), CHANGES_MIN),
+        ("faults", median(runs, faults), FAULTS_MIN),
+    ];
+    for (what, median, least) in medians {
+        if median < least {
+            lacks.push(format!("{what}: the median is {median}, less than {least}"));
+        }
+    }
+    let snapshots = [
+        ("a snapshot that is made", runs.iter().map(|run| run.made).sum()),
+        ("a snapshot that is installed", runs.iter().map(|run| run.installed).sum::<u64>()),
+    ];
+    let happened = snapshots.map(|(what, count)| (what.to_owned(), count)).into_iter();
+    let happened = happened.chain(by_kind(runs).into_iter().map(|(kind, count)| (format!("{kind:?}"), count)));
+    lacks.extend(happened.filter(|(_, count)| *count == 0).map(|(what, _)| format!("{what}: never happened")));
+    lacks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enough of everything.
+    fn ample() -> Summary {
+        let faults = Kind::ALL.into_iter().map(|kind| (kind, 1)).collect();
+        Summary {
+            acknowledged: ACKNOWLEDGED_MIN,
+            changes: CHANGES_MIN,
+            made: 1,
+            installed: 1,
+            faults,
+            ..Summary::default()
+        }
+    }
+
+    #[test]
+    fn a_batch_that_shows_little_says_what_it_lacks() {
+        assert!(lacks(&[ample(), ample(), ample()]).is_empty());
+        let idle = Summary { acknowledged: ACKNOWLEDGED_MIN - 1, changes: 1, ..ample() };
+        assert!(lacks(&[ample(), idle.clone(), ample()]).is_empty(), "one of three");
+        let said = lacks(&[ample(), idle.clone(), idle]);
+        assert_eq!(said.len(), 2, "{said:?}");
+        let mut dry = ample();
+        dry.faults.remove(&Kind::TightDisk);
+        assert_eq!(lacks(&[dry.clone(), dry.clone()]), ["TightDisk: never happened"]);
+        assert!(lacks(&[dry, ample()]).is_empty());
+        let whole = Summary { installed: 0, ..ample() };
+        assert_eq!(lacks(&[whole]), ["a snapshot that is installed: never happened"]);
+        assert!(!lacks(&[]).is_empty(), "nothing passed");
+    }
+
+    #[test]
+    fn a_run_that_fails_says_nothing_or_never_ends_is_no_run() {
+        let said = |script: &str| one(Command::new("sh").args(["-c", script]));
+        assert_eq!(said(&format!("echo 'ready' >&2; echo '{}' >&2", ample())).ok(), Some(ample()));
+        assert!(said(&format!("echo '{}' >&2; exit 1", ample())).is_err());
+        assert!(said("true").is_err());
+        let error = said("echo 'k is not linearizable' >&2; exit 1").expect_err("it failed").to_string();
+        assert!(error.contains("k is not linearizable"), "{error}");
+    }
+}

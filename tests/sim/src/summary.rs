@@ -1,0 +1,113 @@
+//! The line that sums up a run of chaos: it is printed for people, and read by who runs many.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::chaos::Report;
+use crate::faults::Kind;
+use crate::history::Snapshot;
+
+/// What a run came to, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// What decided it.
+    pub seed: u64,
+    /// Operations that were answered.
+    pub acknowledged: u64,
+    /// Operations whose outcome nobody knows.
+    pub unknown: u64,
+    /// How often a partition got another leader.
+    pub changes: u64,
+    /// Snapshots that replicas made.
+    pub made: u64,
+    /// Snapshots that replicas were sent.
+    pub installed: u64,
+    /// Writes that a disk had no room for.
+    pub refused_writes: u64,
+    /// How often each kind of fault was injected.
+    pub faults: BTreeMap<Kind, u64>,
+}
+
+impl Summary {
+    /// Of the run of a seed.
+    pub fn of(seed: u64, report: &Report) -> Self {
+        let snapshots = |kind| report.snapshots.get(&kind).copied().unwrap_or_default().into();
+        Self {
+            seed,
+            acknowledged: report.answered as u64,
+            unknown: report.unknown as u64,
+            changes: report.changes as u64,
+            made: snapshots(Snapshot::Made),
+            installed: snapshots(Snapshot::Installed),
+            refused_writes: report.refused_writes.into(),
+            faults: report.faults.iter().map(|(kind, count)| (*kind, (*count).into())).collect(),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults } = self;
+        let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
+        write!(
+            f,
+            "seed {seed}: {acknowledged} acknowledged, {unknown} unknown, {changes} changes of leader, {made} snapshots made, \
+             {installed} installed, {refused_writes} writes without room; {}",
+            faults.join(", ")
+        )
+    }
+}
+
+/// This line is no summary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSummary;
+
+impl FromStr for Summary {
+    type Err = NoSummary;
+
+    fn from_str(line: &str) -> Result<Self, NoSummary> {
+        let (numbers, faults) = line.strip_prefix("seed ").and_then(|rest| rest.split_once(';')).ok_or(NoSummary)?;
+        let numbers = numbers.split(|it: char| !it.is_ascii_digit()).filter(|digits| !digits.is_empty());
+        let numbers: Vec<u64> = numbers.map(str::parse).collect::<Result<_, _>>().map_err(|_| NoSummary)?;
+        let [seed, acknowledged, unknown, changes, made, installed, refused_writes] = numbers[..] else {
+            return Err(NoSummary);
+        };
+        let fault = |fault: &str| {
+            let (name, count) = fault.trim().split_once(' ')?;
+            let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name)?;
+            Some((kind, count.parse().ok()?))
+        };
+        let faults = faults.split(',').filter(|it| !it.trim().is_empty()).map(fault).collect::<Option<_>>();
+        let faults = faults.ok_or(NoSummary)?;
+        Ok(Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_is_read_as_it_was_printed() {
+        let faults = BTreeMap::from([(Kind::Crash, 3), (Kind::TightDisk, 12)]);
+        let summary = Summary {
+            seed: 7,
+            acknowledged: 812,
+            unknown: 9,
+            changes: 14,
+            made: 20,
+            installed: 1,
+            refused_writes: 2,
+            faults,
+        };
+        assert_eq!(summary.to_string().parse(), Ok(summary.clone()));
+        let without_faults = Summary { faults: BTreeMap::new(), ..summary };
+        assert_eq!(without_faults.to_string().parse(), Ok(without_faults));
+        for line in
+            ["", "seed 7: 812 acknowledged", "seed 7: 1, 2, 3, 4, 5, 6; Flood 3", "waited 60s for answers; none"]
+        {
+            assert_eq!(line.parse::<Summary>(), Err(NoSummary), "{line}");
+        }
+    }
+}
