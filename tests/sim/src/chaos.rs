@@ -41,17 +41,31 @@ pub struct Report {
     pub faults: BTreeMap<Kind, u32>,
 }
 
-/// Runs the simulation of this seed. An error is a broken promise, or no progress.
-pub fn run(seed: u64, flush: Flush) -> Result<Report> {
+/// A run that failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// Everything that happened until then, one line each.
+    pub trace: String,
+    /// A broken promise, or no progress.
+    pub why: anyhow::Error,
+}
+
+/// Runs the simulation of this seed.
+pub fn run(seed: u64, flush: Flush) -> Result<Report, Failure> {
     let mut cluster = Cluster::start(seed, LIFE, applications);
+    let ran = simulate(seed, &mut cluster, flush);
+    ran.map_err(|why| Failure { trace: cluster.history.seen().trace.clone(), why })
+}
+
+fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report> {
     let history = cluster.history.clone();
     cluster.until("the first answers", || history.seen().answered >= ANSWERED)?;
     if flush == Flush::Removed {
         cluster.remove_flush();
     }
     let mut faults = Faults::of(seed);
-    faults.happen(&mut cluster, CHAOS)?;
-    faults.end(&mut cluster);
+    faults.happen(cluster, CHAOS)?;
+    faults.end(cluster);
     history.note("all", "PEACE");
 
     let before = history.seen().answered;

@@ -114,6 +114,7 @@ impl History {
         match first {
             Some(first) if first != leader => {
                 let violation = format!("{partition} has two leaders in term {term}: {first} and {leader}");
+                self.note(host, &format!("VIOLATION {violation}"));
                 self.seen().violations.push(violation);
             }
             Some(_) => {}

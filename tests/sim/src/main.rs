@@ -47,7 +47,10 @@ fn main() -> ExitCode {
 fn one(seed: u64, simulation: Simulation, flush: Flush) -> Result<()> {
     let (trace, sum) = match simulation {
         Simulation::Chaos => {
-            let report = chaos::run(seed, flush)?;
+            let report = chaos::run(seed, flush).map_err(|chaos::Failure { trace, why }| {
+                print!("{trace}");
+                why
+            })?;
             let sum = Summary::of(seed, &report).to_string();
             (report.trace, sum)
         }
