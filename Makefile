@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 E2E := $(CARGO) run --quiet --package coterie-e2e --
 
-.PHONY: help demo bench test sim lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
+.PHONY: help demo bench test sim sim-mutants lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: needs-cargo lint deny ## all checks and tests that need no Kubernetes and 
 
 sim: needs-cargo ## chaos for many seeds, as many at a time as there are cores: make sim SEEDS=500 FROM=1
 	cd tests/sim && $(CARGO) run --release --quiet -- --seeds "$(SEEDS)" --from "$(FROM)"
+
+sim-mutants: needs-cargo ## each seeded bug, and the seed by which the simulator finds it: make sim-mutants SEEDS=200
+	cd tests/sim && $(CARGO) run --release --quiet -- --mutants "$(SEEDS)" --from "$(FROM)"
 
 lint: needs-cargo ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check

@@ -142,6 +142,15 @@ impl MemDisk {
         state.restart();
     }
 
+    /// Crashes the machine, whose volume is lost with everything on it, and starts it with an empty one.
+    pub fn lose(&self) {
+        let mut state = self.locked();
+        state.durable_names.clear();
+        state.changes.clear();
+        state.folders.clear();
+        state.restart();
+    }
+
     /// While set, `sync_data` answers that all is well and does nothing: what a disk does that lies, and what a program
     /// does that forgot to flush. A test of durability that still passes under it proves nothing.
     pub fn fail_sync_silently(&self, lie: Lie) {

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use coterie_mutants::Mutant;
 use coterie_sim::faults::Kind;
 use coterie_sim::summary::Summary;
 
@@ -38,38 +39,68 @@ pub struct Batch {
 /// Runs a batch, and prints what it came to. An error is a seed that failed, or a batch that shows little.
 pub fn run(batch: Batch) -> Result<()> {
     let program = std::env::current_exe().context("find this program")?;
-    let (next, began) = (AtomicU64::new(0), Instant::now());
-    let (passed, failed) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let began = Instant::now();
+    let seeds: Vec<u64> = (batch.from..).take(usize::try_from(batch.seeds)?).collect();
+    let ran = in_parallel(batch.jobs, &seeds, |seed| {
+        let ran = one(Command::new(&program).arg(seed.to_string()));
+        if let Err(error) = &ran {
+            println!("seed {seed} FAILED: {error:#}\nreplay: {}\n", replay(*seed));
+        }
+        ran
+    });
+    let (passed, failed): (Vec<_>, Vec<_>) = seeds.iter().zip(ran).partition(|(_, ran)| ran.is_ok());
+    let passed: Vec<Summary> = passed.into_iter().filter_map(|(_, ran)| ran.ok()).collect();
+    println!("{} seeds in {} s\n{}", batch.seeds, began.elapsed().as_secs(), told(&passed));
+    let mut wrong = lacks(&passed);
+    if !failed.is_empty() {
+        let failed: Vec<String> = failed.iter().map(|(seed, _)| seed.to_string()).collect();
+        wrong.insert(0, format!("seeds that failed: {}", failed.join(" ")));
+    }
+    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+}
+
+/// Runs each seeded bug with one seed of the batch after the other until a check finds it, and prints with which. An error is
+/// a bug that none finds.
+pub fn mutants(batch: Batch) -> Result<()> {
+    let program = std::env::current_exe().context("find this program")?;
+    println!("{:<24}{:>5}  {:>6}  what was found", "seeded bug", "seed", "tries");
+    let found = in_parallel(batch.jobs, &Mutant::ALL, |mutant| {
+        let name = format!("{mutant:?}");
+        for seed in batch.from..batch.from + batch.seeds {
+            if let Err(error) = one(Command::new(&program).args([&seed.to_string(), "--mutant", &name])) {
+                let said = error.to_string();
+                println!(
+                    "{name:<24}{seed:>5}  {:>6}  {}",
+                    seed - batch.from + 1,
+                    said.lines().next().unwrap_or_default()
+                );
+                return true;
+            }
+        }
+        println!("{name:<24}    -  {:>6}  NOTHING", batch.seeds);
+        false
+    });
+    let hidden = Mutant::ALL.iter().zip(found).filter(|(_, found)| !found);
+    let hidden: Vec<String> = hidden.map(|(mutant, _)| format!("{mutant:?}")).collect();
+    if hidden.is_empty() { Ok(()) } else { bail!("not found: {}", hidden.join(", ")) }
+}
+
+/// What `run` gives for each of these, some at a time, in their order.
+fn in_parallel<T: Sync, R: Send>(jobs: usize, of: &[T], run: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, ran) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
     std::thread::scope(|scope| {
-        for _ in 0..batch.jobs {
+        for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= batch.seeds {
-                        return;
-                    }
-                    let seed = batch.from + number;
-                    match one(Command::new(&program).arg(seed.to_string())) {
-                        Ok(summary) => passed.lock().unwrap_or_else(PoisonError::into_inner).push(summary),
-                        Err(error) => {
-                            println!("seed {seed} FAILED: {error:#}\nreplay: {}\n", replay(seed));
-                            failed.lock().unwrap_or_else(PoisonError::into_inner).push(seed);
-                        }
-                    }
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(one) = of.get(at) else { return };
+                    let result = run(one);
+                    ran.lock().unwrap_or_else(PoisonError::into_inner).insert(at, result);
                 }
             });
         }
     });
-    let passed = passed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let mut failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-    failed.sort_unstable();
-    println!("{} seeds in {} s\n{}", batch.seeds, began.elapsed().as_secs(), told(&passed));
-    let mut wrong = lacks(&passed);
-    if !failed.is_empty() {
-        let failed: Vec<String> = failed.iter().map(u64::to_string).collect();
-        wrong.insert(0, format!("seeds that failed: {}", failed.join(" ")));
-    }
-    if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+    ran.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
 /// The command that runs a seed again.

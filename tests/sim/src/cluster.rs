@@ -81,6 +81,8 @@ pub enum Loss {
     Everything,
     /// A part of it is, which this decides: writes are torn.
     Some(u64),
+    /// Everything is, and the volume with it.
+    Volume,
 }
 
 /// The cluster.
@@ -142,6 +144,7 @@ impl Cluster<'_> {
         match loss {
             Loss::Everything => self.machines[host].disk.crash(),
             Loss::Some(seed) => self.machines[host].disk.crash_torn(seed),
+            Loss::Volume => self.machines[host].disk.lose(),
         }
     }
 

@@ -23,6 +23,8 @@ const PAUSE_MS: (u64, u64) = (50, 1_500);
 /// What a tight volume has room for, in quarters of a segment of the log: below this. From two segments down the log is
 /// held back; whoever is in the middle of something then finds no room for the rest.
 const ROOM_QUARTERS: [u64; 3] = [1, 4, 12];
+/// In one run of so many a volume may be lost.
+const LOSES_ONE_OF: u64 = 3;
 /// How far a clock steps.
 const STEP_MS: i64 = 3_600_000;
 
@@ -51,11 +53,15 @@ pub enum Kind {
     FullDisk,
     /// A volume has room for a little more, and then none.
     TightDisk,
+    /// A machine hands over what it leads.
+    HandOver,
+    /// A machine loses its volume, once in a run at most: what it was is gone for good, and it may not pass for it.
+    LostVolume,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Crash,
         Self::TornCrash,
         Self::Outage,
@@ -67,6 +73,8 @@ impl Kind {
         Self::ClockStep,
         Self::FullDisk,
         Self::TightDisk,
+        Self::HandOver,
+        Self::LostVolume,
     ];
 }
 
@@ -83,6 +91,9 @@ pub struct Faults {
     chance: Chance,
     /// How often each kind was injected.
     pub injected: BTreeMap<Kind, u32>,
+    /// Whose volume is lost.
+    pub lost: Option<&'static str>,
+    may_lose: bool,
     /// What is wrong now, and until when.
     present: Vec<(Duration, Remedy)>,
 }
@@ -90,7 +101,9 @@ pub struct Faults {
 impl Faults {
     /// Those of a seed.
     pub fn of(seed: u64) -> Self {
-        Self { chance: Chance::of(seed, "faults"), injected: BTreeMap::new(), present: Vec::new() }
+        let chance = Chance::of(seed, "faults");
+        let may_lose = chance.below(LOSES_ONE_OF) == 0;
+        Self { chance, injected: BTreeMap::new(), lost: None, may_lose, present: Vec::new() }
     }
 
     /// Lets things go wrong for so long.
@@ -173,6 +186,12 @@ impl Faults {
                 cluster.crash(host, if kind == Kind::Crash { Loss::Everything } else { loss });
                 remedies.push(Remedy::Restart(host));
             }
+            Kind::LostVolume if is_up(cluster, host) && self.may_lose => {
+                cluster.crash(host, Loss::Volume);
+                self.lost = Some(host);
+                self.may_lose = false;
+                remedies.push(Remedy::Restart(host));
+            }
             Kind::Outage => {
                 for host in HOSTS {
                     if is_up(cluster, host) {
@@ -192,6 +211,7 @@ impl Faults {
                 remedies.push(link(other, Wrong::Slow(latency)));
             }
             Kind::ClockStep => cluster.machine(host).skew.step(ms),
+            Kind::HandOver => _ = cluster.history.seen().hand_over.insert(host),
             Kind::FullDisk => remedies.push(Remedy::Room(host, Lack::Said)),
             Kind::TightDisk => {
                 let machine = cluster.machine(host);
@@ -199,7 +219,7 @@ impl Faults {
                 let more = self.chance.below(quarters * machine.sizes.segment_bytes / 4);
                 remedies.push(Remedy::Room(host, Lack::Capacity(volume::used(&machine.disk) + more)));
             }
-            Kind::Crash | Kind::TornCrash => return,
+            Kind::Crash | Kind::TornCrash | Kind::LostVolume => return,
         }
         *self.injected.entry(kind).or_default() += 1;
         cluster.history.note(host, &format!("FAULT {kind:?} {other}"));

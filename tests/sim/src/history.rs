@@ -77,7 +77,9 @@ pub struct Seen {
     /// How many were.
     pub read_again: usize,
     /// Who led each partition in each of its terms.
-    pub raft_leaders: BTreeMap<(String, u64), String>,
+    pub raft_leaders: BTreeMap<(String, u64), &'static str>,
+    /// Hosts that are to hand over what they lead.
+    pub hand_over: BTreeSet<&'static str>,
     /// How many snapshots came to volumes.
     pub snapshots: BTreeMap<Snapshot, u32>,
     /// How many writes the disk of a machine had no room for.
@@ -108,17 +110,17 @@ impl History {
         }
     }
 
-    /// Takes note of the leader of a partition; two in one term are a violation (Ongaro and Ousterhout, 2014, section 5.2).
-    pub fn leads(&self, host: &str, partition: &str, term: u64, leader: &str) {
-        let first = self.seen().raft_leaders.insert((partition.to_owned(), term), leader.to_owned());
+    /// Takes note that a host leads a partition; two in one term are a violation (Ongaro and Ousterhout, 2014, section 5.2).
+    pub fn leads(&self, host: &'static str, partition: &str, term: u64) {
+        let first = self.seen().raft_leaders.insert((partition.to_owned(), term), host);
         match first {
-            Some(first) if first != leader => {
-                let violation = format!("{partition} has two leaders in term {term}: {first} and {leader}");
+            Some(first) if first != host => {
+                let violation = format!("{partition} has two leaders in term {term}: {first} and {host}");
                 self.note(host, &format!("VIOLATION {violation}"));
                 self.seen().violations.push(violation);
             }
             Some(_) => {}
-            None => self.note(host, &format!("{partition} term={term} leader={leader}")),
+            None => self.note(host, &format!("{partition} term={term} leads")),
         }
     }
 

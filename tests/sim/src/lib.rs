@@ -2,7 +2,7 @@
 //!
 //! [`smoke::run`] starts three sidecars, crashes the leader with the loss of everything that was not flushed, then all
 //! three, and checks that nothing acknowledged is missing and that terms went on rising. [`chaos::run`] lets anything go
-//! wrong ([`faults`]) while clients use a map ([`registers`]), and checks that what they saw is linearizable
+//! wrong ([`faults`]) while clients use a map ([`workloads`]), and checks that what they saw is linearizable
 //! ([`checkers`]) and that all replicas hold the same in the end.
 
 #[cfg(not(tokio_unstable))]
@@ -11,17 +11,13 @@ compile_error!(
 );
 
 pub mod application;
-pub mod call;
 pub mod chaos;
 pub mod checkers;
 pub mod cluster;
 pub mod faults;
-pub mod groups;
 pub mod history;
-pub mod locks;
-pub mod registers;
 pub mod smoke;
 pub mod summary;
 pub mod volume;
-pub mod watches;
+pub mod workloads;
 pub mod world;

@@ -1,6 +1,6 @@
-//! `coterie-sim SEED [--smoke] [--without-flush]`: runs the simulation of one seed and prints its trace, so that a failure
+//! `coterie-sim SEED [--smoke] [--without-flush] [--mutant NAME]`: runs the simulation of one seed and prints its trace, so that a failure
 //! can be replayed and two runs can be compared byte by byte. `coterie-sim --seeds COUNT [--from SEED] [--jobs COUNT]`: runs
-//! many, and prints what they came to.
+//! many, and prints what they came to. `coterie-sim --mutants COUNT`: looks for each seeded bug with so many seeds at most.
 
 use std::process::ExitCode;
 
@@ -14,13 +14,16 @@ mod batch;
 
 use batch::Batch;
 
-const USAGE: &str = "usage: coterie-sim SEED [--smoke] [--without-flush] | --seeds COUNT [--from SEED] [--jobs COUNT]";
+const USAGE: &str = "usage: coterie-sim SEED [--smoke] [--without-flush] [--mutant NAME]
+       coterie-sim --seeds COUNT [--from SEED] [--jobs COUNT]
+       coterie-sim --mutants COUNT [--from SEED] [--jobs COUNT]";
 
 /// What is run.
 #[derive(Clone, Copy)]
 enum Asked {
     One(u64, Simulation, Flush),
     Many(Batch),
+    Mutants(Batch),
 }
 
 #[derive(Clone, Copy)]
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let ran = arguments().and_then(|asked| match asked {
         Asked::One(seed, simulation, flush) => one(seed, simulation, flush),
         Asked::Many(batch) => batch::run(batch),
+        Asked::Mutants(batch) => batch::mutants(batch),
     });
     match ran {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,7 +71,7 @@ fn one(seed: u64, simulation: Simulation, flush: Flush) -> Result<()> {
 fn arguments() -> Result<Asked> {
     let (mut seed, mut simulation, mut flush) = (None, Simulation::Chaos, Flush::Honest);
     let (mut seeds, mut from, mut jobs) = (None, 1, std::thread::available_parallelism().map_or(1, usize::from));
-    let mut mutant = None;
+    let (mut mutant, mut mutants) = (None, None);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut word = || arguments.next().with_context(|| format!("{argument} needs another word"));
@@ -76,6 +80,7 @@ fn arguments() -> Result<Asked> {
             "--smoke" => simulation = Simulation::Smoke,
             "--mutant" => mutant = Some(named(&word()?)?),
             "--without-flush" => flush = Flush::Removed,
+            "--mutants" => mutants = Some(number(word()?)?),
             "--seeds" => seeds = Some(number(word()?)?),
             "--from" => from = number(word()?)?,
             "--jobs" => jobs = usize::try_from(number(word()?)?).context("--jobs")?.max(1),
@@ -86,10 +91,11 @@ fn arguments() -> Result<Asked> {
     if let Some(mutant) = mutant {
         coterie_mutants::switch_on(mutant);
     }
-    match (seed, seeds) {
-        (Some(seed), None) => Ok(Asked::One(seed, simulation, flush)),
-        (None, Some(seeds)) => Ok(Asked::Many(Batch { from, seeds, jobs })),
-        (Some(_), Some(_)) | (None, None) => bail!(USAGE),
+    match (seed, seeds, mutants) {
+        (Some(seed), None, None) => Ok(Asked::One(seed, simulation, flush)),
+        (None, Some(seeds), None) => Ok(Asked::Many(Batch { from, seeds, jobs })),
+        (None, None, Some(seeds)) => Ok(Asked::Mutants(Batch { from, seeds, jobs })),
+        _ => bail!(USAGE),
     }
 }
 

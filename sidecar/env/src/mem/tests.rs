@@ -37,6 +37,18 @@ fn a_file_whose_folder_was_not_synced_is_gone_after_a_crash() {
 }
 
 #[test]
+fn a_volume_that_is_lost_takes_what_was_synced_with_it() {
+    let disk = disk();
+    crate::disk::replace(&disk, &path("a"), b"synced").unwrap();
+    let file = disk.open(&path("a")).unwrap();
+    disk.lose();
+    assert_eq!(disk.files(), 0);
+    assert!(file.write_at(0, b"x").is_err(), "the handle is from before the loss");
+    disk.create_dir_all(Path::new("/data")).unwrap();
+    assert_eq!(disk.list(Path::new("/data")).unwrap(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn a_rename_whose_folder_was_not_synced_is_undone_by_a_crash() {
     let disk = disk();
     crate::disk::replace(&disk, &path("a"), b"old").unwrap();

@@ -9,6 +9,7 @@ use coterie_proto::v1::{self, Consistency};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 
+use super::call;
 use crate::application;
 use crate::checkers::linearizability::{Answer, Call, Only};
 use crate::cluster::Life;
@@ -237,10 +238,12 @@ impl Client {
             Only::IfRevision(revision) => (revision, false),
         };
         let mut maps = self.maps.clone();
+        // No clock of a simulated machine runs at another rate, so both promise the same.
+        let consistency = self.chance.one_of(&[Consistency::Linearizable, Consistency::Leased]);
         let ask = async {
             match *call {
                 Call::Read => {
-                    let consistency = Consistency::Linearizable.into();
+                    let consistency = consistency.into();
                     let asked = v1::GetEntryRequest { map, partition_group, key, consistency };
                     let entry = maps.get(request(asked, &[])).await?.into_inner().entry;
                     let held = entry.map(|entry| (number(&entry.value), entry.revision));
@@ -287,11 +290,9 @@ fn issued_ms(request: u128) -> u64 {
 }
 
 fn request<T>(asked: T, ids: &[(&'static str, u128)]) -> Request<T> {
-    let mut request = Request::new(asked);
-    let timeout = TIMEOUT.as_millis().to_string();
-    request.metadata_mut().insert("coterie-timeout-ms", timeout.parse().expect("digits"));
-    for (name, value) in ids {
-        request.metadata_mut().insert(*name, format!("{value:032x}").parse().expect("a UUID"));
+    let mut request = call::request(asked, TIMEOUT);
+    for (name, id) in ids {
+        request.metadata_mut().insert(*name, format!("{id:032x}").parse().expect("a UUID"));
     }
     request
 }

@@ -6,8 +6,8 @@ use coterie_proto::v1;
 use coterie_proto::v1::locks_client::LocksClient;
 use tonic::transport::Channel;
 
+use super::call::{answer, request};
 use crate::application;
-use crate::call::{answer, request};
 use crate::checkers::locks::Hold;
 use crate::cluster::Life;
 use crate::history::History;

@@ -8,8 +8,8 @@ use coterie_proto::v1::groups_client::GroupsClient;
 use coterie_proto::v1::join_stream_response::Kind;
 use tonic::transport::Channel;
 
+use super::call::{answer, request};
 use crate::application;
-use crate::call::{answer, request};
 use crate::checkers::leadership::{Claim, Happened};
 use crate::cluster::Life;
 use crate::history::History;

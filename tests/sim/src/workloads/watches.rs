@@ -10,13 +10,13 @@ use coterie_proto::v1::map_event::Kind;
 use coterie_proto::v1::maps_client::MapsClient;
 use tokio::time::{Instant, timeout_at};
 
+use super::call::{answer, request};
+use super::groups::{self, GROUPS};
+use super::registers::MAP;
 use crate::application;
-use crate::call::{answer, request};
 use crate::checkers::watches::{Told, place};
 use crate::cluster::Life;
-use crate::groups::{self, GROUPS};
 use crate::history::History;
-use crate::registers::MAP;
 use crate::world::Chance;
 
 const TIMEOUT: Duration = Duration::from_millis(1_500);
