@@ -25,7 +25,7 @@ bench: needs-cargo ## the same load on Coterie and on etcd, in alternating round
 test: needs-cargo lint deny ## all checks and tests that need no Kubernetes and no root
 	$(CARGO) build --workspace --bins
 	$(CARGO) test --workspace
-	cd tests/sim && $(CARGO) test
+	cd tests/sim && $(CARGO) test --release
 
 sim: needs-cargo ## chaos for many seeds, as many at a time as there are cores: make sim SEEDS=500 FROM=1
 	cd tests/sim && $(CARGO) run --release --quiet -- --seeds "$(SEEDS)" --from "$(FROM)"

@@ -25,8 +25,8 @@ pub enum Mutant {
     ReadWithoutLease,
     /// A leader that is about to give its lead away goes on using its lease.
     KeepLeaseOnTransfer,
-    /// A restarted voter votes although it may have vouched for a leader's lease.
-    VoteWithinLease,
+    /// A follower waits for the leader that it knew, however long that is silent.
+    TrustSilentLeader,
     /// A session expires after an eighth of its time.
     ExpireEarly,
     /// Some events never get to those who watch.
@@ -55,7 +55,7 @@ impl Mutant {
         Self::ForgetDeduplication,
         Self::ReadWithoutLease,
         Self::KeepLeaseOnTransfer,
-        Self::VoteWithinLease,
+        Self::TrustSilentLeader,
         Self::ExpireEarly,
         Self::LoseEvent,
         Self::ReplayEvent,

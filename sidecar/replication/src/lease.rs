@@ -101,7 +101,7 @@ impl Restarted {
 
     /// Whether it keeps still.
     pub(crate) fn keeps_still(&self) -> bool {
-        Instant::now() < self.until && !is_on(Mutant::VoteWithinLease)
+        Instant::now() < self.until
     }
 }
 

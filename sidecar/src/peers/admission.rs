@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use coterie_core::config::Timing;
 use coterie_core::{ErrorCode, Rejection};
+use coterie_mutants::{Mutant, is_on};
 use coterie_proto::peer;
 use coterie_store::directory::{Identity, KnownPeer};
 
@@ -65,13 +66,14 @@ pub fn judge(
         return Ok(None);
     }
     let presented = KnownPeer { node_id: from.node_id, start_counter: from.start_counter, run: from.run };
-    if let Some(seat) = seat_of(own, &from.member).filter(|seat| *seat != from.node_id) {
+    let is_trusted = is_on(Mutant::FormTwice);
+    if let Some(seat) = seat_of(own, &from.member).filter(|seat| *seat != from.node_id && !is_trusted) {
         return Err(replaced(&from.member, seat, from.node_id));
     }
     let Some(known) = own.peers.get(&from.member) else { return Ok(Some(presented)) };
     if known.node_id != presented.node_id {
         // Before the cluster is formed an identity holds no seat, and an emptied directory has lost nothing.
-        if own.formed {
+        if own.formed && !is_trusted {
             return Err(replaced(&from.member, known.node_id, presented.node_id));
         }
         return Ok(Some(presented));

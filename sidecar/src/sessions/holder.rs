@@ -3,6 +3,8 @@
 mod keep_alives;
 mod plan;
 
+use plan::Opened;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -75,7 +77,7 @@ struct Inner {
     peers: Peers,
     table: Mutex<Table>,
     /// To the one that keeps them alive: as many as are held at most, as it takes them at once.
-    opened: mpsc::UnboundedSender<(PartitionId, SessionId)>,
+    opened: mpsc::UnboundedSender<Opened>,
     stopping: CancellationToken,
 }
 
@@ -177,11 +179,15 @@ impl Sessions {
         let sent_ms = inner.env.clock.monotonic_ms();
         let command =
             Command::OpenSession { member: inner.own.clone(), incarnation: inner.incarnation, ttl_ms: inner.ttl_ms };
-        let (_, reply) = inner.router.write(inner.router.mint(), partition, command, deadline).await?;
+        let (revision, reply) = inner.router.write(inner.router.mint(), partition, command, deadline).await?;
         let Reply::Session(id) = reply else {
             return Err(Rejection::new(ErrorCode::Internal, "opening a session did not answer with one"));
         };
-        let (sender, status) = watch::channel(self.vouched(sent_ms));
+        // A try whose fate was not known may have opened it long before, and nobody has kept it alive since.
+        let is_new = revision.0 == id.0;
+        let vouched = self.vouched(sent_ms);
+        let unproven = SessionStatus { valid_until_ms: sent_ms, ..vouched };
+        let (sender, status) = watch::channel(if is_new { vouched } else { unproven });
         let session = Session { id, status };
         let mut table = self.lock();
         if table.closed {
@@ -191,7 +197,7 @@ impl Sessions {
         table.sessions.insert(partition.clone(), Held { session: session.clone(), status: sender });
         drop(table);
         // An error: the process stops.
-        let _ = inner.opened.send((partition.clone(), id));
+        let _ = inner.opened.send(Opened { partition: partition.clone(), id, is_new });
         Ok(session)
     }
 

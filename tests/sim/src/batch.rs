@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Lines of what a failing seed said, at most: the first say what was broken.
 const SAID_MAX: usize = 12;
 
+/// Characters of that in a table.
+const SAID_CHARS_MAX: usize = 140;
+
 /// Which seeds, and how many at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch {
@@ -72,7 +75,7 @@ pub fn mutants(batch: Batch) -> Result<()> {
                 println!(
                     "{name:<24}{seed:>5}  {:>6}  {}",
                     seed - batch.from + 1,
-                    said.lines().next().unwrap_or_default()
+                    said.lines().next().unwrap_or_default().chars().take(SAID_CHARS_MAX).collect::<String>()
                 );
                 return true;
             }

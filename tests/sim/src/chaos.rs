@@ -18,7 +18,7 @@ const LIFE: Duration = Duration::from_secs(300);
 /// Operations that must be answered on each host once all is well.
 const ANSWERED: usize = 60;
 /// Between two looks at a machine's state.
-const LOOK: Duration = Duration::from_millis(50);
+pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use coterie_sidecar::Node;
 use coterie_sidecar::node::{Options, Sizes};
 
 use crate::application::API_PORT;
-use crate::history::History;
+use crate::history::{History, Seen};
 use crate::volume::Volume;
 use crate::world::{self, Chance, Skew};
 
@@ -163,6 +163,15 @@ impl Cluster<'_> {
         Ok(())
     }
 
+    /// Lets simulated time pass until this is so, or for so long.
+    pub fn pass_until(&mut self, most: Duration, reached: impl Fn(&Seen) -> bool) -> Result<()> {
+        let end = self.sim.elapsed() + most;
+        while self.sim.elapsed() < end && !reached(&self.history.seen()) {
+            self.step()?;
+        }
+        Ok(())
+    }
+
     /// Lets simulated time pass until this is so.
     pub fn until(&mut self, what: &str, reached: impl Fn() -> bool) -> Result<()> {
         let end = self.sim.elapsed() + PATIENCE;
@@ -209,20 +218,25 @@ fn sizes(seed: u64) -> Sizes {
     if chance.below(3) == 0 { Sizes::default() } else { Sizes { segment_bytes, snapshot_entries } }
 }
 
+/// How fast the loss of a leader is noticed, and for how long one may lead without an answer, in the simulation of a seed.
+fn timing(seed: u64) -> &'static str {
+    Chance::of(seed, "timing").one_of(&["normal", "fast", "slow"])
+}
+
 /// The configuration of a member.
-fn config(host: &str) -> Result<Config> {
+fn config(host: &str, timing: &str) -> Result<Config> {
     let members: String =
         HOSTS.iter().map(|host| format!("    {host}: {{type: persistent, address: \"{host}:7301\"}}\n")).collect();
     let file = format!(
         "cluster:\n  local-member: {{name: {host}}}\n  members:\n{members}profiles: [consensus]\n\
-         api: {{port: {API_PORT}}}\npeer: {{bind: \"0.0.0.0:7301\"}}\nhealth: {{port: 7302}}\nsecurity: {{plaintext: true}}\n",
+         api: {{port: {API_PORT}}}\npeer: {{bind: \"0.0.0.0:7301\"}}\nhealth: {{port: 7302}}\nsecurity: {{plaintext: true}}\ntiming: {timing}\n",
     );
     Ok(Config::from_yaml(&file, &Overrides::default())?)
 }
 
 /// The partitions that are configured, whoever holds them.
 pub fn partitions() -> Result<Vec<PartitionId>> {
-    let groups = config(HOSTS[0])?.partition_groups.into_iter();
+    let groups = config(HOSTS[0], "normal")?.partition_groups.into_iter();
     let of_groups = groups.flat_map(|(group, settings)| {
         (1..=settings.partitions).map(move |index| PartitionId { group: group.clone(), index })
     });
@@ -247,10 +261,10 @@ async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: 
 async fn serve(seed: u64, machine: &Machine, history: &History, applications: Applications) -> Result<(), String> {
     let (host, number) = (machine.host, machine.lives.fetch_add(1, Ordering::Relaxed));
     let volume = Volume { host, disk: machine.disk.clone(), history: history.clone() };
-    history.note(host, &format!("STARTS {:?}", machine.sizes));
+    history.note(host, &format!("STARTS {:?} timing={}", machine.sizes, timing(seed)));
     let options = Options {
         env: world::env(volume, &machine.random, &machine.skew),
-        config: config(host).map_err(in_full)?,
+        config: config(host, timing(seed)).map_err(in_full)?,
         data_directory: PathBuf::from("/data"),
         api_socket: None,
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::chaos::LOOK;
 use crate::cluster::{Cluster, HOSTS, Loss};
 use crate::volume::{self, Lack};
 use crate::world::Chance;
@@ -25,6 +26,9 @@ const PAUSE_MS: (u64, u64) = (50, 1_500);
 const ROOM_QUARTERS: [u64; 3] = [1, 4, 12];
 /// In one run of so many a volume may be lost.
 const LOSES_ONE_OF: u64 = 3;
+/// How long two are cut off from each other before the third loses power, and for how long it does.
+const SQUEEZE_MS: (u64, u64) = (200, 700);
+const BRIEF_MS: (u64, u64) = (5, 60);
 /// How far a clock steps.
 const STEP_MS: i64 = 3_600_000;
 
@@ -53,15 +57,18 @@ pub enum Kind {
     FullDisk,
     /// A volume has room for a little more, and then none.
     TightDisk,
-    /// A machine hands over what it leads.
+    /// A machine hands over what it leads, and may be cut off in the middle of that.
     HandOver,
+    /// Two machines do not hear each other, and the third loses power for a moment: whoever led among the two may lead no
+    /// more, and does not know.
+    Squeeze,
     /// A machine loses its volume, once in a run at most: what it was is gone for good, and it may not pass for it.
     LostVolume,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Crash,
         Self::TornCrash,
         Self::Outage,
@@ -74,6 +81,7 @@ impl Kind {
         Self::FullDisk,
         Self::TightDisk,
         Self::HandOver,
+        Self::Squeeze,
         Self::LostVolume,
     ];
 }
@@ -117,7 +125,7 @@ impl Faults {
             }
             cluster.pass(next.saturating_sub(cluster.sim.elapsed()))?;
             let kind = self.chance.one_of(&Kind::ALL);
-            self.inject(cluster, kind);
+            self.inject(cluster, kind)?;
         }
         Ok(())
     }
@@ -171,7 +179,7 @@ impl Faults {
         self.present.iter().filter_map(of_link).collect()
     }
 
-    fn inject(&mut self, cluster: &mut Cluster<'_>, kind: Kind) {
+    fn inject(&mut self, cluster: &mut Cluster<'_>, kind: Kind) -> Result<()> {
         let host = self.chance.one_of(&HOSTS);
         let other = self.chance.one_of(&HOSTS.into_iter().filter(|other| *other != host).collect::<Vec<_>>());
         let loss = Loss::Some(self.chance.number());
@@ -211,7 +219,17 @@ impl Faults {
                 remedies.push(link(other, Wrong::Slow(latency)));
             }
             Kind::ClockStep => cluster.machine(host).skew.step(ms),
-            Kind::HandOver => _ = cluster.history.seen().hand_over.insert(host),
+            Kind::HandOver => {
+                cluster.history.seen().hand_over.insert(host);
+                if self.chance.below(2) == 0 {
+                    let moment = self.chance.ms(1, 8);
+                    cluster.pass_until(LOOK * 2, |seen| !seen.hand_over.contains(host))?;
+                    cluster.pass(moment)?;
+                    remedies
+                        .extend(HOSTS.into_iter().filter(|other| *other != host).map(|other| link(other, Wrong::Cut)));
+                }
+            }
+            Kind::Squeeze => remedies.push(link(other, Wrong::Cut)),
             Kind::FullDisk => remedies.push(Remedy::Room(host, Lack::Said)),
             Kind::TightDisk => {
                 let machine = cluster.machine(host);
@@ -219,7 +237,7 @@ impl Faults {
                 let more = self.chance.below(quarters * machine.sizes.segment_bytes / 4);
                 remedies.push(Remedy::Room(host, Lack::Capacity(volume::used(&machine.disk) + more)));
             }
-            Kind::Crash | Kind::TornCrash | Kind::LostVolume => return,
+            Kind::Crash | Kind::TornCrash | Kind::LostVolume => return Ok(()),
         }
         *self.injected.entry(kind).or_default() += 1;
         cluster.history.note(host, &format!("FAULT {kind:?} {other}"));
@@ -232,5 +250,16 @@ impl Faults {
                 Remedy::Restart(_) => {}
             }
         }
+        if kind == Kind::Squeeze {
+            cluster.pass(self.chance.ms(SQUEEZE_MS.0, SQUEEZE_MS.1))?;
+            let third =
+                HOSTS.into_iter().find(|third| *third != host && *third != other).expect("three are more than two");
+            let until = cluster.sim.elapsed() + self.chance.ms(BRIEF_MS.0, BRIEF_MS.1);
+            if is_up(cluster, third) {
+                cluster.crash(third, Loss::Everything);
+                self.present.push((until, Remedy::Restart(third)));
+            }
+        }
+        Ok(())
     }
 }

@@ -286,8 +286,8 @@ fn expired(request: RequestId, now_ms: u64) -> Rejection {
     Rejection::new(
         ErrorCode::Expired,
         format!(
-            "request_id: was made {age_ms} ms ago; whether it was applied then is no longer known, and it was not applied \
-             now: read the state, then send a new request ({RESULTS_PER_CLIENT_MAX} results per client are kept, for \
+            "request_id: was made {age_ms} ms ago, if the clock that it is from is right; whether it was applied then is no \
+             longer known, and it was not applied now: read the state, then send a new request ({RESULTS_PER_CLIENT_MAX} results per client are kept, for \
              {RESULT_AGE_MS_MAX} ms)"
         ),
     )

@@ -13,7 +13,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::plan::{Ask, Plan};
+use super::plan::{Ask, Opened, Plan};
 use super::{SessionState, Sessions};
 use crate::limits;
 use crate::peers::client::to_wire;
@@ -28,7 +28,7 @@ struct Asked {
 }
 
 /// Keeps what is opened alive, until the process stops.
-pub(super) async fn run(sessions: &Sessions, mut opened: mpsc::UnboundedReceiver<(PartitionId, SessionId)>) {
+pub(super) async fn run(sessions: &Sessions, mut opened: mpsc::UnboundedReceiver<Opened>) {
     let inner = &sessions.0;
     let interval = Duration::from_millis(inner.ttl_ms / 3);
     // Sidecars that start together do not ask together.
@@ -47,7 +47,7 @@ pub(super) async fn run(sessions: &Sessions, mut opened: mpsc::UnboundedReceiver
             biased;
             () = inner.stopping.cancelled() => return,
             Some(asked) = asked.next(), if !asked.is_empty() => sessions.settle(&mut plan, asked),
-            Some((partition, id)) = opened.recv() => plan.add(partition, id, Instant::now()),
+            Some(opened) = opened.recv() => plan.add(opened, Instant::now()),
             () = is_due => {}
         }
         let lasts = |partition: &PartitionId, id| sessions.held(partition).is_some_and(|session| session.id == id);

@@ -27,6 +27,17 @@ pub(super) struct Plan {
     due: BTreeSet<(Instant, PartitionId)>,
 }
 
+/// A session that this sidecar has from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    /// Where.
+    pub(super) partition: PartitionId,
+    /// Its name.
+    pub(super) id: SessionId,
+    /// Whether it was opened just now; else it was found.
+    pub(super) is_new: bool,
+}
+
 #[derive(Debug)]
 struct Kept {
     id: SessionId,
@@ -52,13 +63,14 @@ impl Plan {
         Self { first: now + phase, interval, sessions: BTreeMap::new(), due: BTreeSet::new() }
     }
 
-    /// A session was opened, perhaps in place of another one.
-    pub(super) fn add(&mut self, partition: PartitionId, id: SessionId, now: Instant) {
+    /// A session was opened, perhaps in place of another one. Of one that was there already nothing is known: it is asked
+    /// about at once.
+    pub(super) fn add(&mut self, Opened { partition, id, is_new }: Opened, now: Instant) {
         let kept = Kept { id, next: Next::Together, failed: 0 };
         if self.sessions.insert(partition.clone(), kept).is_some() {
             self.due.retain(|(_, of)| *of != partition);
         }
-        self.due.insert((self.next_beat(now), partition));
+        self.due.insert((if is_new { self.next_beat(now) } else { now }, partition));
     }
 
     /// When something is to be asked; `None` while there is nothing.
@@ -165,6 +177,10 @@ mod tests {
         PartitionId { group: "data".into(), index }
     }
 
+    fn opened(index: u32, id: u64) -> Opened {
+        Opened { partition: partition(index), id: SessionId(id), is_new: true }
+    }
+
     /// `a` leads what is odd, `b` what is even; on odd rounds it is `c`'s turn.
     fn candidate(partition: &PartitionId, round: usize) -> MemberName {
         match (round % 2, partition.index % 2) {
@@ -179,7 +195,7 @@ mod tests {
         fn with(sessions: u32) -> Self {
             let begun = Instant::now();
             let mut plan = Plan::new(begun, Duration::from_millis(100), INTERVAL);
-            (1..=sessions).for_each(|index| plan.add(partition(index), SessionId(index.into()), begun));
+            (1..=sessions).for_each(|index| plan.add(opened(index, index.into()), begun));
             Self { plan, begun }
         }
 
@@ -224,9 +240,19 @@ mod tests {
         assert_eq!(planned.plan.first_due(), None);
         for (at_ms, due_ms) in [(0, 100), (99, 100), (100, 1_000), (1_500, 1_900)] {
             let at = planned.begun + Duration::from_millis(at_ms);
-            planned.plan.add(partition(1), SessionId(1), at);
+            planned.plan.add(opened(1, 1), at);
             assert_eq!(planned.plan.first_due().map(|due| planned.ms(due)), Some(due_ms), "opened at {at_ms}");
         }
+    }
+
+    #[test]
+    fn s22_a_session_that_was_there_already_is_asked_about_at_once() {
+        let mut planned = Planned::with(1);
+        let now = planned.begun + Duration::from_millis(30);
+        planned.plan.add(Opened { is_new: false, ..opened(2, 2) }, now);
+        assert_eq!(planned.next(), (30, asks([("b", &[2])])));
+        planned.settle("b", 2, &Touched::Alive, 40);
+        assert_eq!(planned.next(), (100, asks([("a", &[1]), ("b", &[2])])), "and then with the others");
     }
 
     #[test]
@@ -267,7 +293,7 @@ mod tests {
         assert!(planned.settle("a", 3, &Touched::Alive, 110));
         assert!(!planned.settle("a", 1, &Touched::Alive, 120), "it is forgotten");
         let now = planned.begun + Duration::from_millis(130);
-        planned.plan.add(partition(2), SessionId(22), now);
+        planned.plan.add(opened(2, 22), now);
         assert!(!planned.settle("b", 2, &Touched::Lost, 140), "another one has its place");
         assert_eq!(planned.next(), (1_000, asks([("a", &[3]), ("b", &[2])])));
     }

@@ -26,6 +26,8 @@ const KEYS: u64 = 3;
 const KEYS_CHANGE_MS: u64 = 4_000;
 /// How long a client waits for an answer.
 const TIMEOUT: Duration = Duration::from_millis(1_500);
+/// The same of one that reads by the lease of a leader, which asks nobody.
+const READER_TIMEOUT: Duration = Duration::from_millis(60);
 /// How often a request is sent at once at most, always under the same id.
 const TRIES: u64 = 3;
 /// What a sidecar says of a request whose id was made by a clock that is ahead.
@@ -36,6 +38,7 @@ pub fn start(life: &Life) {
     for number in 1..=CLIENTS {
         tokio::spawn(Client::of(life, &number.to_string()).run());
     }
+    tokio::spawn(Client { timeout: READER_TIMEOUT, ..Client::of(life, "reader") }.read_often());
     tokio::spawn(Client::of(life, "end").read_unread());
 }
 
@@ -49,6 +52,8 @@ struct Client {
     history: History,
     skew: Skew,
     maps: MapsClient<Channel>,
+    /// How long it waits for an answer.
+    timeout: Duration,
     /// Under which its changes are remembered (D11), for all its life.
     id: u128,
     /// The last request id that it minted: they rise, whatever its clock does.
@@ -99,6 +104,7 @@ impl Client {
             history: life.history.clone(),
             skew: life.skew.clone(),
             maps: maps(),
+            timeout: TIMEOUT,
             minted: 0,
             seen: BTreeMap::new(),
             open: None,
@@ -119,6 +125,30 @@ impl Client {
         }
     }
 
+    /// Reads by the lease of a leader, and waits for nothing else: a leader that is deposed and does not know has its lease
+    /// for a part of a second.
+    async fn read_often(mut self) {
+        loop {
+            tokio::time::sleep(self.chance.ms(10, 40)).await;
+            if self.history.seen().is_over {
+                return;
+            }
+            let (key, call) = (self.key(), Call::Read);
+            let number = self.history.called(&self.name, &key, call);
+            let asked = Asked { key, call, client: self.id, request: self.mint(), number };
+            match self.one_try(&asked, Consistency::Leased).await {
+                Tried::Answered(answer) => self.history.answered(number, answer),
+                // A read that is not answered says nothing.
+                Tried::NotApplied(_) | Tried::Unknown(_) => self.history.not_applied(number),
+            }
+        }
+    }
+
+    /// One of those in use.
+    fn key(&self) -> String {
+        format!("{}-{}", world::now_ms() / KEYS_CHANGE_MS, self.chance.below(KEYS))
+    }
+
     async fn run(mut self) {
         loop {
             tokio::time::sleep(self.chance.ms(1, 60)).await;
@@ -135,7 +165,7 @@ impl Client {
 
     /// Something new.
     async fn ask(&mut self) {
-        let key = format!("{}-{}", world::now_ms() / KEYS_CHANGE_MS, self.chance.below(KEYS));
+        let key = self.key();
         let only = match (self.chance.below(4), self.seen.get(&key)) {
             (0, _) => Only::IfAbsent,
             (1 | 2, Some(revision)) => Only::IfRevision(*revision),
@@ -209,7 +239,9 @@ impl Client {
     async fn tries(&mut self, asked: &Asked) -> Known {
         let mut known = Known::NotApplied;
         for _ in 0..=self.chance.below(TRIES) {
-            let why = match self.one_try(asked).await {
+            // No clock of a simulated machine runs at another rate, so both promise the same.
+            let consistency = self.chance.one_of(&[Consistency::Linearizable, Consistency::Leased]);
+            let why = match self.one_try(asked, consistency).await {
                 Tried::Answered(answer) => return Known::Answer(answer),
                 Tried::NotApplied(why) => why,
                 Tried::Unknown(why) => {
@@ -228,7 +260,7 @@ impl Client {
         known
     }
 
-    async fn one_try(&mut self, asked: &Asked) -> Tried {
+    async fn one_try(&mut self, asked: &Asked, consistency: Consistency) -> Tried {
         let Asked { key, call, client, request: id, .. } = asked;
         let (map, key, partition_group) = (MAP.to_owned(), key.clone(), String::new());
         let ids = &[("coterie-client-id", *client), ("coterie-request-id", *id)];
@@ -238,14 +270,13 @@ impl Client {
             Only::IfRevision(revision) => (revision, false),
         };
         let mut maps = self.maps.clone();
-        // No clock of a simulated machine runs at another rate, so both promise the same.
-        let consistency = self.chance.one_of(&[Consistency::Linearizable, Consistency::Leased]);
+        let timeout = self.timeout;
         let ask = async {
             match *call {
                 Call::Read => {
                     let consistency = consistency.into();
                     let asked = v1::GetEntryRequest { map, partition_group, key, consistency };
-                    let entry = maps.get(request(asked, &[])).await?.into_inner().entry;
+                    let entry = maps.get(call::request(asked, timeout)).await?.into_inner().entry;
                     let held = entry.map(|entry| (number(&entry.value), entry.revision));
                     Ok(Answer::Holds(held))
                 }
@@ -254,18 +285,18 @@ impl Client {
                     let value = value.to_be_bytes().to_vec().into();
                     let asked = v1::PutRequest { map, partition_group, key, value, if_revision, if_absent };
                     let v1::PutResponse { revision, previous_revision } =
-                        maps.put(request(asked, ids)).await?.into_inner();
+                        maps.put(with_ids(call::request(asked, timeout), ids)).await?.into_inner();
                     Ok(Answer::Changed { revision, previous: previous_revision })
                 }
                 Call::Delete(only) => {
                     let (if_revision, _) = condition(only);
                     let asked = v1::DeleteEntryRequest { map, partition_group, key, if_revision };
-                    let deleted = maps.delete(request(asked, ids)).await?.into_inner();
+                    let deleted = maps.delete(with_ids(call::request(asked, timeout), ids)).await?.into_inner();
                     Ok(Answer::Changed { revision: deleted.revision, previous: deleted.previous_revision })
                 }
             }
         };
-        match tokio::time::timeout(TIMEOUT + TIMEOUT / 2, ask).await {
+        match tokio::time::timeout(timeout + timeout / 2, ask).await {
             Ok(Ok(answer)) => Tried::Answered(answer),
             Ok(Err(status)) => tried(&status),
             Err(_) => Tried::Unknown("no answer".to_owned()),
@@ -289,8 +320,7 @@ fn issued_ms(request: u128) -> u64 {
     (request >> 80) as u64
 }
 
-fn request<T>(asked: T, ids: &[(&'static str, u128)]) -> Request<T> {
-    let mut request = call::request(asked, TIMEOUT);
+fn with_ids<T>(mut request: Request<T>, ids: &[(&'static str, u128)]) -> Request<T> {
     for (name, id) in ids {
         request.metadata_mut().insert(*name, format!("{id:032x}").parse().expect("a UUID"));
     }

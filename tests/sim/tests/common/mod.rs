@@ -23,7 +23,7 @@ pub fn simulate(arguments: &[&str]) -> Run {
 pub fn passed(arguments: &[&str]) -> Run {
     let run = simulate(arguments);
     let arguments = arguments.join(" ");
-    assert!(run.passed, "{arguments}: {}\nreplay: cd tests/sim && cargo run -- {arguments}", run.said);
+    assert!(run.passed, "{arguments}: {}\nreplay: cd tests/sim && cargo run --release -- {arguments}", run.said);
     run
 }
 
