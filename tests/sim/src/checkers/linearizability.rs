@@ -69,8 +69,38 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     key: String,
-    why: String,
+    why: Why,
     operations: Vec<Operation>,
+}
+
+impl Violation {
+    /// Why, without the operations.
+    pub fn why(&self) -> String {
+        self.why.to_string()
+    }
+
+    /// Whether the search was given up: then the history may be linearizable.
+    pub fn is_undecided(&self) -> bool {
+        self.why == Why::Undecided
+    }
+}
+
+/// What a history lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why {
+    /// An order of its operations, for this reason.
+    Order(String),
+    /// Knowledge: the search was given up.
+    Undecided,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Order(why) => f.write_str(why),
+            Self::Undecided => f.write_str("too many operations overlap to decide it"),
+        }
+    }
 }
 
 impl fmt::Display for Violation {
@@ -111,10 +141,12 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
 
 /// What a register holds: a value that names its write; and the least revision that it can have by what was told: of the
 /// last change, or, where nobody was told of that, one more than before it. They rise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct State {
     value: Option<u64>,
     revision: u64,
+    /// Revisions that the value does not have, where nobody was told which it has: conditions on them were refused.
+    denied: BTreeSet<u64>,
 }
 
 struct Register<'a> {
@@ -126,13 +158,13 @@ struct Register<'a> {
 }
 
 impl<'a> Register<'a> {
-    fn new(operations: &'a [Operation]) -> Result<Self, String> {
+    fn new(operations: &'a [Operation]) -> Result<Self, Why> {
         let (mut revisions, mut told) = (BTreeMap::new(), BTreeSet::new());
         for operation in operations {
             if let Some((_, Answer::Changed { revision, .. })) = operation.answered
                 && !told.insert(revision)
             {
-                return Err(format!("two changes have revision {revision}"));
+                return Err(Why::Order(format!("two changes have revision {revision}")));
             }
             let (value, revision) = match (operation.call, operation.answered) {
                 (Call::Write(value, _), Some((_, Answer::Changed { revision, .. }))) => (value, revision),
@@ -141,58 +173,94 @@ impl<'a> Register<'a> {
             };
             let first = *revisions.entry(value).or_insert(revision);
             if first != revision {
-                return Err(format!("value {value} was written at revision {first} and at {revision}"));
+                let why = format!("value {value} was written at revision {first} and at {revision}");
+                return Err(Why::Order(why));
             }
         }
         told.extend(revisions.values());
         Ok(Self { operations, revisions, told })
     }
 
-    /// What is held after an operation that found `state`; `None` if it cannot have found that.
-    fn step(&self, state: State, operation: &Operation) -> Option<State> {
-        // Where the revision of a value was never told, it is none of those that were, and not less than the state's.
-        let is_at = |revision: u64| match state.value.map(|value| self.revisions.get(&value)) {
+    /// Whether what is held was written at this revision; `None` if that is not known.
+    fn is_at(&self, state: &State, revision: u64) -> Option<bool> {
+        match state.value.map(|value| self.revisions.get(&value)) {
             None => Some(revision == 0),
             Some(Some(at)) => Some(*at == revision),
-            Some(None) if revision < state.revision || self.told.contains(&revision) => Some(false),
+            // It is none of those that were told, and not less than the state's.
+            Some(None) if revision < state.revision || self.is_another(state, revision) => Some(false),
             Some(None) => None,
-        };
-        let holds = |only| match only {
-            Only::Always => Some(true),
-            Only::IfAbsent => Some(state.value.is_none()),
-            Only::IfRevision(revision) => is_at(revision),
-        };
-        let finds = |only, previous| match only {
-            Only::Always => true,
-            Only::IfAbsent => previous == 0,
-            Only::IfRevision(revision) => previous == revision,
-        };
-        let changed = |only, value: Option<u64>| match operation.answered.map(|(_, answer)| answer) {
-            Some(Answer::Changed { revision, previous }) => {
-                let was = holds(only) != Some(false) && is_at(previous) != Some(false) && finds(only, previous);
-                (was && revision > state.revision && revision > previous).then_some(State { value, revision })
-            }
-            Some(Answer::Refused) => (holds(only) != Some(true)).then_some(state),
-            Some(Answer::Holds(_)) => None,
-            None => {
-                let told = value.and_then(|value| self.revisions.get(&value).copied());
-                let rises = told.is_none_or(|revision| revision > state.revision);
-                // A deletion of nothing may have none.
-                let revision = told.unwrap_or(state.revision + u64::from(value.is_some()));
-                (holds(only) != Some(false) && rises).then_some(State { value, revision })
-            }
-        };
-        match operation.call {
-            Call::Read => match operation.answered {
-                Some((_, Answer::Holds(held))) => (held.map(|(value, _)| value) == state.value).then_some(state),
-                Some((_, Answer::Changed { .. } | Answer::Refused)) | None => None,
-            },
-            Call::Write(value, only) => changed(only, Some(value)),
-            Call::Delete(only) => changed(only, None),
         }
     }
 
-    fn search(&self) -> Result<(), String> {
+    /// Whether this is not the revision of a value whose own was never told.
+    fn is_another(&self, state: &State, revision: u64) -> bool {
+        self.told.contains(&revision) || state.denied.contains(&revision)
+    }
+
+    /// The least revision that the last change can have.
+    fn least(&self, state: &State) -> u64 {
+        let is_told = state.value.is_none_or(|value| self.revisions.contains_key(&value));
+        let mut revision = state.revision;
+        while !is_told && self.is_another(state, revision) {
+            revision += 1;
+        }
+        revision
+    }
+
+    /// What is held after an operation that found `state`; `None` if it cannot have found that.
+    fn step(&self, state: &State, operation: &Operation) -> Option<State> {
+        let answer = operation.answered.map(|(_, answer)| answer);
+        match (operation.call, answer) {
+            (Call::Read, Some(Answer::Holds(held))) => {
+                (held.map(|(value, _)| value) == state.value).then(|| state.clone())
+            }
+            (Call::Read, Some(Answer::Changed { .. } | Answer::Refused) | None) => None,
+            (Call::Write(value, only), answer) => self.change(state, only, Some(value), answer),
+            (Call::Delete(only), answer) => self.change(state, only, None, answer),
+        }
+    }
+
+    /// The same of a change to this value.
+    fn change(&self, state: &State, only: Only, value: Option<u64>, answer: Option<Answer>) -> Option<State> {
+        let holds = match only {
+            Only::Always => Some(true),
+            Only::IfAbsent => Some(state.value.is_none()),
+            Only::IfRevision(revision) => self.is_at(state, revision),
+        };
+        let changed = |revision| State { value, revision, denied: BTreeSet::new() };
+        match answer {
+            Some(Answer::Holds(_)) => None,
+            Some(Answer::Changed { revision, previous }) => {
+                let asked = match only {
+                    Only::Always => previous,
+                    Only::IfAbsent => 0,
+                    Only::IfRevision(revision) => revision,
+                };
+                let was = holds != Some(false) && self.is_at(state, previous) != Some(false) && previous == asked;
+                (was && revision > self.least(state) && revision > previous).then(|| changed(revision))
+            }
+            Some(Answer::Refused) => match (holds, only) {
+                (Some(true), _) => None,
+                (None, Only::IfRevision(revision)) => {
+                    let mut state = state.clone();
+                    state.denied.insert(revision);
+                    Some(state)
+                }
+                _ => Some(state.clone()),
+            },
+            // A deletion of nothing is as good as none.
+            None if value.is_none() && state.value.is_none() => None,
+            None => {
+                let least = self.least(state);
+                let before = if let Only::IfRevision(revision) = only { least.max(revision) } else { least };
+                let told = value.and_then(|value| self.revisions.get(&value).copied());
+                let is_possible = holds != Some(false) && told.is_none_or(|revision| revision > before);
+                is_possible.then(|| changed(told.unwrap_or(before + 1)))
+            }
+        }
+    }
+
+    fn search(&self) -> Result<(), Why> {
         let mut events: Vec<(u64, Event)> = Vec::new();
         for (number, operation) in self.operations.iter().enumerate() {
             events.push((operation.called, Event::Call(number)));
@@ -208,14 +276,14 @@ impl<'a> Register<'a> {
         let mut stuck: (usize, Option<usize>) = (0, None);
         while awaited > 0 {
             if seen.len() > SEARCHED_MAX {
-                return Err("too many operations overlap to decide it".to_owned());
+                return Err(Why::Undecided);
             }
             match at.map(|place| (place, events[place])) {
                 Some((place, Event::Call(number))) => {
-                    let next = self.step(state, &self.operations[number]);
+                    let next = self.step(&state, &self.operations[number]);
                     let taken_now = next.filter(|next| {
                         set[number / 64] |= 1 << (number % 64);
-                        let is_new = seen.insert((set.clone(), *next));
+                        let is_new = seen.insert((set.clone(), next.clone()));
                         if !is_new {
                             set[number / 64] &= !(1 << (number % 64));
                         }
@@ -223,8 +291,7 @@ impl<'a> Register<'a> {
                     });
                     match taken_now {
                         Some(next) => {
-                            taken.push((number, state));
-                            state = next;
+                            taken.push((number, std::mem::replace(&mut state, next)));
                             left.take(number);
                             awaited -= usize::from(self.operations[number].answered.is_some());
                             at = left.first();
@@ -243,10 +310,10 @@ impl<'a> Register<'a> {
                         let (explained, number) = stuck;
                         let operation = number.map(|number| &self.operations[number]);
                         let what = operation.map(|it| format!("{:?} of {} at {}", it.call, it.client, it.called));
-                        return Err(format!(
+                        return Err(Why::Order(format!(
                             "{explained} operations in, nothing explains {}",
                             what.unwrap_or_default()
-                        ));
+                        )));
                     };
                     set[number / 64] &= !(1 << (number % 64));
                     left.put_back(number);

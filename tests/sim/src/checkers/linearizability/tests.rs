@@ -155,6 +155,35 @@ fn a_read_that_tells_the_revision_of_a_lost_write_places_it_among_the_others() {
 }
 
 #[test]
+fn a_deletion_that_nobody_answered_has_a_revision_too() {
+    let deleted = || Told::new().done("a", put(1), changed(10, 0)).call("b", Call::Delete(Only::Always));
+    assert!(deleted().done("c", put(2), changed(12, 0)).is_linearizable());
+    assert!(!deleted().done("c", put(2), changed(11, 0)).is_linearizable(), "none is between 10 and 11");
+    let nothing = Told::new().call("b", Call::Delete(Only::Always)).done("c", put(2), changed(1, 0));
+    assert!(nothing.is_linearizable(), "it deletes nothing, or comes later");
+}
+
+#[test]
+fn what_a_refused_condition_says_of_the_revision_of_a_lost_write_is_remembered() {
+    let there = || Told::new().call("b", put(2)).done("c", Call::Write(3, Only::IfAbsent), Answer::Refused);
+    let refused = |told: Told, at| told.done("c", Call::Write(4, Only::IfRevision(at)), Answer::Refused);
+    assert!(refused(there(), 6).done("c", put(5), changed(7, 5)).is_linearizable());
+    assert!(!refused(there(), 5).done("c", put(5), changed(7, 5)).is_linearizable(), "it is not at 5");
+    let all_below_3 = || refused(refused(there(), 1), 2);
+    assert!(all_below_3().done("c", put(5), changed(4, 3)).is_linearizable());
+    assert!(!all_below_3().call("d", put(6)).done("r", Call::Read, holds(6, 3)).is_linearizable(), "2 is at 3");
+}
+
+#[test]
+fn a_lost_write_whose_condition_names_the_revision_of_another_comes_after_it() {
+    let lost = || Told::new().call("b", put(2)).call("c", Call::Write(3, Only::IfRevision(5)));
+    assert!(lost().done("r", Call::Read, holds(3, 6)).is_linearizable());
+    assert!(!lost().done("r", Call::Read, holds(3, 4)).is_linearizable(), "4 is before 5");
+    let found = |at| lost().done("d", put(4), changed(8, at)).done("r", Call::Read, holds(4, 8));
+    assert!(found(5).is_linearizable() && found(7).is_linearizable());
+}
+
+#[test]
 fn revisions_that_do_not_rise_or_are_of_two_changes_are_found() {
     let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(9, 10));
     assert!(!told.is_linearizable());
