@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::checkers::linearizability::Operation;
 use crate::cluster::{self, Cluster, Flush, HOSTS, Life};
 use crate::faults::{Faults, Kind};
 use crate::history::{Digest, Snapshot};
@@ -25,6 +26,8 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct Report {
     /// Everything that happened, one line each.
     pub trace: String,
+    /// What was done with registers.
+    pub operations: Vec<Operation>,
     /// Operations that were answered.
     pub answered: usize,
     /// Operations whose outcome nobody knows.
@@ -44,6 +47,8 @@ pub struct Report {
 pub struct Failure {
     /// Everything that happened until then, one line each.
     pub trace: String,
+    /// What was done with registers until then.
+    pub operations: Vec<Operation>,
     /// A broken promise, or no progress.
     pub why: anyhow::Error,
 }
@@ -52,7 +57,10 @@ pub struct Failure {
 pub fn run(seed: u64, flush: Flush) -> Result<Report, Failure> {
     let mut cluster = Cluster::start(seed, LIFE, applications);
     let ran = simulate(seed, &mut cluster, flush);
-    ran.map_err(|why| Failure { trace: cluster.history.seen().trace.clone(), why })
+    ran.map_err(|why| {
+        let seen = cluster.history.seen();
+        Failure { trace: seen.trace.clone(), operations: seen.operations.iter().flatten().cloned().collect(), why }
+    })
 }
 
 fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report> {
@@ -86,11 +94,12 @@ fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report
         bail!("{violation}");
     }
     workloads::check(&seen)?;
-    let unknown = seen.operations.iter().flatten().filter(|operation| operation.answered.is_none()).count();
+    let operations: Vec<Operation> = seen.operations.iter().flatten().cloned().collect();
     Ok(Report {
         trace: seen.trace.clone(),
         answered: seen.answered,
-        unknown,
+        unknown: operations.iter().filter(|operation| operation.answered.is_none()).count(),
+        operations,
         changes: seen.raft_leaders.len().saturating_sub(configured.len()),
         snapshots: seen.snapshots.clone(),
         refused_writes: seen.refused_writes.values().sum(),
