@@ -1,6 +1,7 @@
 # What a developer runs. `make help` lists it.
 
 CARGO ?= cargo
+GO ?= go
 IMAGE ?= coterie:0.1.0
 SEEDS ?= 500
 FROM ?= 1
@@ -9,7 +10,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 E2E := $(CARGO) run --quiet --package coterie-e2e --
 
-.PHONY: help demo bench test sim sim-mutants lint fmt deny generate image e2e e2e-all needs-cargo needs-e2e
+.PHONY: help demo bench test sim sim-mutants sim-porcupine lint fmt deny generate image e2e e2e-all needs-cargo needs-go \
+	needs-e2e
 
 help: ## print this
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +34,12 @@ sim: needs-cargo ## chaos for many seeds, as many at a time as there are cores: 
 
 sim-mutants: needs-cargo ## each seeded bug, and the seed by which the simulator finds it: make sim-mutants SEEDS=200
 	cd tests/sim && $(CARGO) run --release --quiet -- --mutants "$(SEEDS)" --from "$(FROM)"
+
+sim-porcupine: SEEDS = 20
+sim-porcupine: needs-cargo needs-go ## the simulator's checker and Porcupine (in Go) on the same histories: make sim-porcupine SEEDS=20
+	rm -rf tests/sim/target/histories
+	cd tests/sim && $(CARGO) run --release --quiet -- --seeds "$(SEEDS)" --from "$(FROM)" --histories target/histories
+	cd tests/sim/porcupine && $(GO) test . && $(GO) run . ../target/histories
 
 lint: needs-cargo ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
@@ -63,6 +71,9 @@ e2e-all: needs-e2e ## every scenario on a real Kubernetes
 needs-cargo:
 	@command -v $(CARGO) >/dev/null || { echo 'cargo is missing: https://rustup.rs' >&2; exit 1; }
 	@command -v cc >/dev/null || { echo 'a C compiler and linker is missing: sudo apt-get install gcc libc6-dev' >&2; exit 1; }
+
+needs-go:
+	@command -v $(GO) >/dev/null || { echo 'Go is missing: https://go.dev/dl' >&2; exit 1; }
 
 # What the scenarios need depends on the Kubernetes that they find; each says itself what it lacks. This says it early.
 needs-e2e: needs-cargo

@@ -33,7 +33,7 @@ pub const LOCK_WAITERS_MAX: usize = 1_000;
 /// The longest wait for a lock over a stream of operations, in milliseconds: a place that nobody wants any more does not
 /// stay for ever. A single call waits no longer than its deadline.
 pub const LOCK_WAIT_MS_MAX: u64 = 3_600_000;
-/// Sessions of one partition: one per sidecar that uses it.
+/// Sessions of one partition, past which no further member gets one; a member that has one may have more, of earlier runs.
 pub const SESSIONS_MAX: usize = 100_000;
 /// Sessions of one member in a partition: those of earlier runs, which did not end them, stay until they expire.
 pub const SESSIONS_PER_MEMBER_MAX: usize = 16;

@@ -3,8 +3,6 @@
 mod keep_alives;
 mod plan;
 
-use plan::Opened;
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -14,6 +12,7 @@ use coterie_env::Env;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use self::plan::Opened;
 use super::RATE_MARGIN;
 use crate::deadline::Deadline;
 use crate::directory::Directory;

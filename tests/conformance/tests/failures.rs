@@ -348,8 +348,11 @@ async fn what_was_vouched_for_is_granted_to_nobody_else<W: Wire>(cluster: &Local
     cluster.kill(victim).expect("kill");
     start(cluster, [victim]).await;
     let back: W = wire(cluster, victim);
-    let refused = back.acquire(acquire(name, 0, 60_000)).await.expect_err("it is held by its former run");
-    assert_eq!(refused.code, "lock_held", "{refused}");
+    // On a slow machine it may be back when that has passed; else this opens its new session beside the former one.
+    match back.acquire(acquire(name, 0, 1_000)).await {
+        Err(refused) => assert_eq!(refused.code, "lock_held", "{refused}"),
+        Ok(late) => assert!(asked.elapsed() >= Duration::from_millis(held.ttl_ms), "{late:?} {held:?}"),
+    }
     println!("{name}: back after {:?}; {} and {} ms were vouched for", asked.elapsed(), held.ttl_ms, vouched.valid_ms);
 
     let (granted, (elected_in, leader)) = tokio::join!(

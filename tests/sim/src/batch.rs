@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use coterie_mutants::Mutant;
 use coterie_sim::faults::Kind;
+use coterie_sim::histories;
 use coterie_sim::summary::Summary;
 
 /// What the median run has at least, or the batch shows little.
@@ -60,6 +62,21 @@ pub fn run(batch: Batch) -> Result<()> {
         wrong.insert(0, format!("seeds that failed: {}", failed.join(" ")));
     }
     if wrong.is_empty() { Ok(()) } else { bail!("{}", wrong.join("\n")) }
+}
+
+/// Writes the histories of a batch to this folder, also of seeds that fail: of those [`run`] judges. An error is a seed that
+/// wrote none.
+pub fn histories(batch: Batch, folder: &Path) -> Result<()> {
+    let program = std::env::current_exe().context("find this program")?;
+    let seeds: Vec<u64> = (batch.from..).take(usize::try_from(batch.seeds)?).collect();
+    in_parallel(batch.jobs, &seeds, |seed| {
+        if let Err(error) = one(Command::new(&program).arg(seed.to_string()).arg("--histories").arg(folder)) {
+            println!("seed {seed} FAILED, its histories are checked all the same: {error:#}");
+        }
+    });
+    let missing = seeds.iter().filter(|seed| !histories::manifest(folder, **seed).exists());
+    let missing: Vec<String> = missing.map(ToString::to_string).collect();
+    if missing.is_empty() { Ok(()) } else { bail!("seeds without histories: {}", missing.join(" ")) }
 }
 
 /// Runs each seeded bug with one seed of the batch after the other until a check finds it, and prints with which. An error is
@@ -177,7 +194,7 @@ fn told(runs: &[Summary]) -> String {
     let by_kind: Vec<String> = by_kind(runs).iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
     [
         format!("of {} that passed:", runs.len()),
-        line("operations acknowledged", |run| run.acknowledged),
+        line("changes acknowledged", |run| run.acknowledged),
         line("operations unknown", |run| run.unknown),
         line("changes of leaders", |run| run.changes),
         line("snapshots made", |run| run.made),
@@ -193,7 +210,7 @@ fn told(runs: &[Summary]) -> String {
 fn lacks(runs: &[Summary]) -> Vec<String> {
     let mut lacks = Vec::new();
     let medians = [
-        ("operations acknowledged", median(runs, |run| run.acknowledged), ACKNOWLEDGED_MIN),
+        ("changes acknowledged", median(runs, |run| run.acknowledged), ACKNOWLEDGED_MIN),
         ("changes of leaders", median(runs, |run| run.changes), CHANGES_MIN),
         ("faults", median(runs, faults), FAULTS_MIN),
     ];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 
+use crate::checkers::linearizability::Operation;
 use crate::cluster::{self, Cluster, Flush, HOSTS, Life};
 use crate::faults::{Faults, Kind};
 use crate::history::{Digest, Snapshot};
@@ -15,8 +16,8 @@ use crate::workloads;
 const CHAOS: Duration = Duration::from_secs(20);
 /// How long a cluster may live.
 const LIFE: Duration = Duration::from_secs(300);
-/// Operations that must be answered on each host once all is well.
-const ANSWERED: usize = 60;
+/// Changes that must be acknowledged to the clients on each machine, at the beginning and once all is well.
+const CHANGED: usize = 10;
 /// Between two looks at a machine's state.
 pub(crate) const LOOK: Duration = Duration::from_millis(50);
 
@@ -25,7 +26,9 @@ pub(crate) const LOOK: Duration = Duration::from_millis(50);
 pub struct Report {
     /// Everything that happened, one line each.
     pub trace: String,
-    /// Operations that were answered.
+    /// What was done with registers.
+    pub operations: Vec<Operation>,
+    /// Changes that were acknowledged.
     pub answered: usize,
     /// Operations whose outcome nobody knows.
     pub unknown: usize,
@@ -44,6 +47,8 @@ pub struct Report {
 pub struct Failure {
     /// Everything that happened until then, one line each.
     pub trace: String,
+    /// What was done with registers until then.
+    pub operations: Vec<Operation>,
     /// A broken promise, or no progress.
     pub why: anyhow::Error,
 }
@@ -52,12 +57,15 @@ pub struct Failure {
 pub fn run(seed: u64, flush: Flush) -> Result<Report, Failure> {
     let mut cluster = Cluster::start(seed, LIFE, applications);
     let ran = simulate(seed, &mut cluster, flush);
-    ran.map_err(|why| Failure { trace: cluster.history.seen().trace.clone(), why })
+    ran.map_err(|why| {
+        let seen = cluster.history.seen();
+        Failure { trace: seen.trace.clone(), operations: seen.operations.iter().flatten().cloned().collect(), why }
+    })
 }
 
 fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report> {
     let history = cluster.history.clone();
-    cluster.until("the first answers", || history.seen().answered >= ANSWERED)?;
+    cluster.until("the first changes", || history.have_changed(&HOSTS, CHANGED, &BTreeMap::new()))?;
     if flush == Flush::Removed {
         cluster.remove_flush();
     }
@@ -66,15 +74,15 @@ fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report
     faults.end(cluster);
     history.note("all", "PEACE");
 
-    let before = history.seen().answered;
-    cluster.until("answers once all is well", || history.seen().answered >= before + ANSWERED)?;
+    let hosts: Vec<_> = HOSTS.into_iter().filter(|host| faults.lost != Some(host)).collect();
+    let before = history.seen().changed.clone();
+    cluster.until("changes once all is well", || history.have_changed(&hosts, CHANGED, &before))?;
     history.seen().is_over = true;
     let keys: BTreeSet<String> = history.seen().operations.iter().flatten().map(|it| it.key.clone()).collect();
     let count = keys.len();
     history.seen().unread = keys;
     cluster.until("a last read of every key", || history.seen().read_again == count)?;
     let configured: Vec<String> = cluster::partitions()?.iter().map(ToString::to_string).collect();
-    let hosts: Vec<_> = HOSTS.into_iter().filter(|host| faults.lost != Some(host)).collect();
     let agree = || agreed(&configured, &hosts, &history.seen().digests);
     cluster.until("replicas that agree", || agree().is_ok()).map_err(|error| match agree() {
         Err(why) => error.context(why),
@@ -86,11 +94,12 @@ fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report
         bail!("{violation}");
     }
     workloads::check(&seen)?;
-    let unknown = seen.operations.iter().flatten().filter(|operation| operation.answered.is_none()).count();
+    let operations: Vec<Operation> = seen.operations.iter().flatten().cloned().collect();
     Ok(Report {
         trace: seen.trace.clone(),
-        answered: seen.answered,
-        unknown,
+        answered: seen.changed.values().sum(),
+        unknown: operations.iter().filter(|operation| operation.answered.is_none()).count(),
+        operations,
         changes: seen.raft_leaders.len().saturating_sub(configured.len()),
         snapshots: seen.snapshots.clone(),
         refused_writes: seen.refused_writes.values().sum(),

@@ -60,8 +60,8 @@ pub struct Seen {
     pub violations: Vec<String>,
     /// What was done with registers; `None` where the sidecar said that nothing was applied.
     pub operations: Vec<Option<Operation>>,
-    /// How many of them were answered.
-    pub answered: usize,
+    /// How many of them were changes that were acknowledged, by the machine whose clients asked.
+    pub changed: BTreeMap<String, usize>,
     /// Who was granted which lock.
     pub holds: Vec<Hold>,
     /// What members of groups were told of their leading.
@@ -151,13 +151,23 @@ impl History {
     pub fn answered(&self, number: usize, answer: Answer) {
         let at = self.next();
         let mut seen = self.seen();
-        seen.answered += 1;
         let operation = seen.operations[number].as_mut().expect("it was called");
         operation.answered = Some((at, answer));
         let line = format!("{} {:?} {answer:?}", operation.key, operation.call);
         let client = operation.client.clone();
+        if matches!(answer, Answer::Changed { .. }) {
+            let host = client.split('.').next().unwrap_or_default().to_owned();
+            *seen.changed.entry(host).or_default() += 1;
+        }
         drop(seen);
         self.note(&client, &line);
+    }
+
+    /// Whether clients on each of these machines had so many changes acknowledged, beside those of before.
+    pub fn have_changed(&self, hosts: &[&'static str], count: usize, before: &BTreeMap<String, usize>) -> bool {
+        let seen = self.seen();
+        let of = |changed: &BTreeMap<String, usize>, host: &str| changed.get(host).copied().unwrap_or_default();
+        hosts.iter().all(|host| of(&seen.changed, host) >= of(before, host) + count)
     }
 
     /// Nothing was applied of it.

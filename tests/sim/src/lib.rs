@@ -15,6 +15,7 @@ pub mod chaos;
 pub mod checkers;
 pub mod cluster;
 pub mod faults;
+pub mod histories;
 pub mod history;
 pub mod smoke;
 pub mod summary;

@@ -8,6 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 
+use left::{Event, Left};
+
+mod left;
+
 /// One operation on one register.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
@@ -65,8 +69,38 @@ pub enum Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     key: String,
-    why: String,
+    why: Why,
     operations: Vec<Operation>,
+}
+
+impl Violation {
+    /// Why, without the operations.
+    pub fn why(&self) -> String {
+        self.why.to_string()
+    }
+
+    /// Whether the search was given up: then the history may be linearizable.
+    pub fn is_undecided(&self) -> bool {
+        self.why == Why::Undecided
+    }
+}
+
+/// What a history lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Why {
+    /// An order of its operations, for this reason.
+    Order(String),
+    /// Knowledge: the search was given up.
+    Undecided,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Order(why) => f.write_str(why),
+            Self::Undecided => f.write_str("too many operations overlap to decide it"),
+        }
+    }
 }
 
 impl fmt::Display for Violation {
@@ -107,10 +141,12 @@ pub fn check(history: &[Operation]) -> Result<(), Violation> {
 
 /// What a register holds: a value that names its write; and the least revision that it can have by what was told: of the
 /// last change, or, where nobody was told of that, one more than before it. They rise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct State {
     value: Option<u64>,
     revision: u64,
+    /// Revisions that the value does not have, where nobody was told which it has: conditions on them were refused.
+    denied: BTreeSet<u64>,
 }
 
 struct Register<'a> {
@@ -121,21 +157,14 @@ struct Register<'a> {
     told: BTreeSet<u64>,
 }
 
-/// A call, or an answer, of the operation of this number.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Event {
-    Call(usize),
-    Answer(usize),
-}
-
 impl<'a> Register<'a> {
-    fn new(operations: &'a [Operation]) -> Result<Self, String> {
+    fn new(operations: &'a [Operation]) -> Result<Self, Why> {
         let (mut revisions, mut told) = (BTreeMap::new(), BTreeSet::new());
         for operation in operations {
             if let Some((_, Answer::Changed { revision, .. })) = operation.answered
                 && !told.insert(revision)
             {
-                return Err(format!("two changes have revision {revision}"));
+                return Err(Why::Order(format!("two changes have revision {revision}")));
             }
             let (value, revision) = match (operation.call, operation.answered) {
                 (Call::Write(value, _), Some((_, Answer::Changed { revision, .. }))) => (value, revision),
@@ -144,58 +173,94 @@ impl<'a> Register<'a> {
             };
             let first = *revisions.entry(value).or_insert(revision);
             if first != revision {
-                return Err(format!("value {value} was written at revision {first} and at {revision}"));
+                let why = format!("value {value} was written at revision {first} and at {revision}");
+                return Err(Why::Order(why));
             }
         }
         told.extend(revisions.values());
         Ok(Self { operations, revisions, told })
     }
 
-    /// What is held after an operation that found `state`; `None` if it cannot have found that.
-    fn step(&self, state: State, operation: &Operation) -> Option<State> {
-        // Where the revision of a value was never told, it is none of those that were, and not less than the state's.
-        let is_at = |revision: u64| match state.value.map(|value| self.revisions.get(&value)) {
+    /// Whether what is held was written at this revision; `None` if that is not known.
+    fn is_at(&self, state: &State, revision: u64) -> Option<bool> {
+        match state.value.map(|value| self.revisions.get(&value)) {
             None => Some(revision == 0),
             Some(Some(at)) => Some(*at == revision),
-            Some(None) if revision < state.revision || self.told.contains(&revision) => Some(false),
+            // It is none of those that were told, and not less than the state's.
+            Some(None) if revision < state.revision || self.is_another(state, revision) => Some(false),
             Some(None) => None,
-        };
-        let holds = |only| match only {
-            Only::Always => Some(true),
-            Only::IfAbsent => Some(state.value.is_none()),
-            Only::IfRevision(revision) => is_at(revision),
-        };
-        let finds = |only, previous| match only {
-            Only::Always => true,
-            Only::IfAbsent => previous == 0,
-            Only::IfRevision(revision) => previous == revision,
-        };
-        let changed = |only, value: Option<u64>| match operation.answered.map(|(_, answer)| answer) {
-            Some(Answer::Changed { revision, previous }) => {
-                let was = holds(only) != Some(false) && is_at(previous) != Some(false) && finds(only, previous);
-                (was && revision > state.revision && revision > previous).then_some(State { value, revision })
-            }
-            Some(Answer::Refused) => (holds(only) != Some(true)).then_some(state),
-            Some(Answer::Holds(_)) => None,
-            None => {
-                let told = value.and_then(|value| self.revisions.get(&value).copied());
-                let rises = told.is_none_or(|revision| revision > state.revision);
-                // A deletion of nothing may have none.
-                let revision = told.unwrap_or(state.revision + u64::from(value.is_some()));
-                (holds(only) != Some(false) && rises).then_some(State { value, revision })
-            }
-        };
-        match operation.call {
-            Call::Read => match operation.answered {
-                Some((_, Answer::Holds(held))) => (held.map(|(value, _)| value) == state.value).then_some(state),
-                Some((_, Answer::Changed { .. } | Answer::Refused)) | None => None,
-            },
-            Call::Write(value, only) => changed(only, Some(value)),
-            Call::Delete(only) => changed(only, None),
         }
     }
 
-    fn search(&self) -> Result<(), String> {
+    /// Whether this is not the revision of a value whose own was never told.
+    fn is_another(&self, state: &State, revision: u64) -> bool {
+        self.told.contains(&revision) || state.denied.contains(&revision)
+    }
+
+    /// The least revision that the last change can have.
+    fn least(&self, state: &State) -> u64 {
+        let is_told = state.value.is_none_or(|value| self.revisions.contains_key(&value));
+        let mut revision = state.revision;
+        while !is_told && self.is_another(state, revision) {
+            revision += 1;
+        }
+        revision
+    }
+
+    /// What is held after an operation that found `state`; `None` if it cannot have found that.
+    fn step(&self, state: &State, operation: &Operation) -> Option<State> {
+        let answer = operation.answered.map(|(_, answer)| answer);
+        match (operation.call, answer) {
+            (Call::Read, Some(Answer::Holds(held))) => {
+                (held.map(|(value, _)| value) == state.value).then(|| state.clone())
+            }
+            (Call::Read, Some(Answer::Changed { .. } | Answer::Refused) | None) => None,
+            (Call::Write(value, only), answer) => self.change(state, only, Some(value), answer),
+            (Call::Delete(only), answer) => self.change(state, only, None, answer),
+        }
+    }
+
+    /// The same of a change to this value.
+    fn change(&self, state: &State, only: Only, value: Option<u64>, answer: Option<Answer>) -> Option<State> {
+        let holds = match only {
+            Only::Always => Some(true),
+            Only::IfAbsent => Some(state.value.is_none()),
+            Only::IfRevision(revision) => self.is_at(state, revision),
+        };
+        let changed = |revision| State { value, revision, denied: BTreeSet::new() };
+        match answer {
+            Some(Answer::Holds(_)) => None,
+            Some(Answer::Changed { revision, previous }) => {
+                let asked = match only {
+                    Only::Always => previous,
+                    Only::IfAbsent => 0,
+                    Only::IfRevision(revision) => revision,
+                };
+                let was = holds != Some(false) && self.is_at(state, previous) != Some(false) && previous == asked;
+                (was && revision > self.least(state) && revision > previous).then(|| changed(revision))
+            }
+            Some(Answer::Refused) => match (holds, only) {
+                (Some(true), _) => None,
+                (None, Only::IfRevision(revision)) => {
+                    let mut state = state.clone();
+                    state.denied.insert(revision);
+                    Some(state)
+                }
+                _ => Some(state.clone()),
+            },
+            // A deletion of nothing is as good as none.
+            None if value.is_none() && state.value.is_none() => None,
+            None => {
+                let least = self.least(state);
+                let before = if let Only::IfRevision(revision) = only { least.max(revision) } else { least };
+                let told = value.and_then(|value| self.revisions.get(&value).copied());
+                let is_possible = holds != Some(false) && told.is_none_or(|revision| revision > before);
+                is_possible.then(|| changed(told.unwrap_or(before + 1)))
+            }
+        }
+    }
+
+    fn search(&self) -> Result<(), Why> {
         let mut events: Vec<(u64, Event)> = Vec::new();
         for (number, operation) in self.operations.iter().enumerate() {
             events.push((operation.called, Event::Call(number)));
@@ -211,14 +276,14 @@ impl<'a> Register<'a> {
         let mut stuck: (usize, Option<usize>) = (0, None);
         while awaited > 0 {
             if seen.len() > SEARCHED_MAX {
-                return Err("too many operations overlap to decide it".to_owned());
+                return Err(Why::Undecided);
             }
             match at.map(|place| (place, events[place])) {
                 Some((place, Event::Call(number))) => {
-                    let next = self.step(state, &self.operations[number]);
+                    let next = self.step(&state, &self.operations[number]);
                     let taken_now = next.filter(|next| {
                         set[number / 64] |= 1 << (number % 64);
-                        let is_new = seen.insert((set.clone(), *next));
+                        let is_new = seen.insert((set.clone(), next.clone()));
                         if !is_new {
                             set[number / 64] &= !(1 << (number % 64));
                         }
@@ -226,8 +291,7 @@ impl<'a> Register<'a> {
                     });
                     match taken_now {
                         Some(next) => {
-                            taken.push((number, state));
-                            state = next;
+                            taken.push((number, std::mem::replace(&mut state, next)));
                             left.take(number);
                             awaited -= usize::from(self.operations[number].answered.is_some());
                             at = left.first();
@@ -246,10 +310,10 @@ impl<'a> Register<'a> {
                         let (explained, number) = stuck;
                         let operation = number.map(|number| &self.operations[number]);
                         let what = operation.map(|it| format!("{:?} of {} at {}", it.call, it.client, it.called));
-                        return Err(format!(
+                        return Err(Why::Order(format!(
                             "{explained} operations in, nothing explains {}",
                             what.unwrap_or_default()
-                        ));
+                        )));
                     };
                     set[number / 64] &= !(1 << (number % 64));
                     left.put_back(number);
@@ -263,254 +327,5 @@ impl<'a> Register<'a> {
     }
 }
 
-/// The events of operations that are not taken, in order: a list from which any can be taken and put back in the reverse
-/// order.
-struct Left {
-    /// Of each event the next one, and the one before; the last place stands for both ends.
-    next: Vec<usize>,
-    before: Vec<usize>,
-    /// Where each operation's call is, and its answer.
-    calls: Vec<usize>,
-    answers: Vec<Option<usize>>,
-}
-
-impl Left {
-    fn new(events: &[Event], operations: usize) -> Self {
-        let end = events.len();
-        let next = (0..=end).map(|place| if place == end { 0 } else { place + 1 }).collect();
-        let before = (0..=end).map(|place| if place == 0 { end } else { place - 1 }).collect();
-        let (mut calls, mut answers) = (vec![0; operations], vec![None; operations]);
-        for (place, event) in events.iter().enumerate() {
-            match event {
-                Event::Call(number) => calls[*number] = place,
-                Event::Answer(number) => answers[*number] = Some(place),
-            }
-        }
-        Self { next, before, calls, answers }
-    }
-
-    fn end(&self) -> usize {
-        self.next.len() - 1
-    }
-
-    fn first(&self) -> Option<usize> {
-        self.after(self.end())
-    }
-
-    fn after(&self, place: usize) -> Option<usize> {
-        Some(self.next[place]).filter(|next| *next != self.end())
-    }
-
-    fn take(&mut self, number: usize) {
-        for place in [Some(self.calls[number]), self.answers[number]].into_iter().flatten() {
-            let (before, next) = (self.before[place], self.next[place]);
-            self.next[before] = next;
-            self.before[next] = before;
-        }
-    }
-
-    fn put_back(&mut self, number: usize) {
-        for place in [self.answers[number], Some(self.calls[number])].into_iter().flatten() {
-            let (before, next) = (self.before[place], self.next[place]);
-            self.next[before] = place;
-            self.before[next] = place;
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Operations by their calls and answers, in the order of time: `(client, call)` begins one, `(client, answer)` ends it.
-    struct Told {
-        operations: Vec<Operation>,
-        now: u64,
-    }
-
-    impl Told {
-        fn new() -> Self {
-            Self { operations: Vec::new(), now: 0 }
-        }
-
-        fn call(mut self, client: &str, call: Call) -> Self {
-            self.now += 1;
-            let (client, key) = (client.to_owned(), "k".to_owned());
-            self.operations.push(Operation { client, key, call, called: self.now, answered: None });
-            self
-        }
-
-        fn answer(mut self, client: &str, answer: Answer) -> Self {
-            self.now += 1;
-            let of = |operation: &&mut Operation| operation.client == client && operation.answered.is_none();
-            let operation = self.operations.iter_mut().rev().find(of).expect("it was called");
-            operation.answered = Some((self.now, answer));
-            self
-        }
-
-        /// Called and answered at once.
-        fn done(self, client: &str, call: Call, answer: Answer) -> Self {
-            self.call(client, call).answer(client, answer)
-        }
-
-        fn is_linearizable(&self) -> bool {
-            check(&self.operations).is_ok()
-        }
-    }
-
-    const fn put(value: u64) -> Call {
-        Call::Write(value, Only::Always)
-    }
-
-    const fn changed(revision: u64, previous: u64) -> Answer {
-        Answer::Changed { revision, previous }
-    }
-
-    const fn holds(value: u64, revision: u64) -> Answer {
-        Answer::Holds(Some((value, revision)))
-    }
-
-    #[test]
-    fn one_after_the_other_each_finds_what_the_one_before_left() {
-        let told = Told::new()
-            .done("a", Call::Read, Answer::Holds(None))
-            .done("a", put(1), changed(10, 0))
-            .done("b", Call::Read, holds(1, 10))
-            .done("b", Call::Write(2, Only::IfRevision(10)), changed(11, 10))
-            .done("a", Call::Write(3, Only::IfRevision(10)), Answer::Refused)
-            .done("a", Call::Delete(Only::Always), changed(12, 11))
-            .done("a", Call::Delete(Only::IfRevision(11)), Answer::Refused)
-            .done("a", Call::Delete(Only::Always), changed(13, 0))
-            .done("b", Call::Write(4, Only::IfAbsent), changed(14, 0));
-        assert!(told.is_linearizable());
-    }
-
-    #[test]
-    fn a_read_that_is_stale_is_found() {
-        let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(11, 10)).done(
-            "b",
-            Call::Read,
-            holds(1, 10),
-        );
-        assert!(!told.is_linearizable());
-        let said = check(&told.operations).expect_err("as above").to_string();
-        assert!(said.starts_with("k is not linearizable: 2 operations in, nothing explains Read of b at 5"), "{said}");
-    }
-
-    #[test]
-    fn a_write_that_was_acknowledged_and_is_gone_is_found() {
-        let told = Told::new().done("a", put(1), changed(10, 0)).done("b", Call::Read, Answer::Holds(None));
-        assert!(!told.is_linearizable());
-    }
-
-    #[test]
-    fn what_overlaps_may_come_in_any_order_but_in_one() {
-        let begun = || Told::new().call("a", put(1)).call("b", put(2));
-        let both = |told: Told| told.answer("a", changed(10, 0)).answer("b", changed(11, 10));
-        assert!(both(begun()).done("c", Call::Read, holds(2, 11)).is_linearizable());
-        assert!(
-            !both(begun()).done("c", Call::Read, holds(1, 10)).is_linearizable(),
-            "the answers say which was first"
-        );
-        let told = begun().call("c", Call::Read).call("d", Call::Read);
-        let told = told.answer("c", holds(2, 11)).answer("d", holds(1, 10));
-        assert!(both(told).is_linearizable(), "one reads what is about to be overwritten");
-    }
-
-    #[test]
-    fn what_is_not_known_may_have_happened_at_any_time_or_never() {
-        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
-        assert!(lost().done("c", Call::Read, holds(1, 10)).is_linearizable());
-        assert!(lost().done("c", Call::Read, holds(1, 10)).done("c", Call::Read, holds(2, 12)).is_linearizable());
-        let back = lost().done("c", Call::Read, holds(2, 12)).done("c", Call::Read, holds(1, 10));
-        assert!(!back.is_linearizable(), "what has happened does not go away");
-        let before = Told::new().done("c", Call::Read, holds(2, 12)).call("b", put(2));
-        assert!(!before.is_linearizable(), "nothing happens before it is called");
-    }
-
-    #[test]
-    fn a_condition_that_did_not_hold_and_was_taken_is_found() {
-        let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(11, 10)).done(
-            "b",
-            Call::Write(3, Only::IfRevision(10)),
-            changed(12, 11),
-        );
-        assert!(!told.is_linearizable());
-        let told =
-            Told::new().done("a", put(1), changed(10, 0)).done("b", Call::Write(3, Only::IfAbsent), changed(12, 10));
-        assert!(!told.is_linearizable());
-    }
-
-    #[test]
-    fn a_condition_on_a_revision_that_was_overwritten_is_found_also_where_the_answer_was_lost() {
-        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
-        let overwritten = lost().done("c", Call::Write(3, Only::IfRevision(10)), Answer::Refused);
-        assert!(overwritten.is_linearizable());
-        assert!(!overwritten.done("d", Call::Write(4, Only::IfRevision(10)), changed(12, 10)).is_linearizable());
-        let other = lost().done("c", Call::Write(3, Only::IfRevision(10)), changed(12, 11));
-        assert!(!other.is_linearizable(), "it found another revision than it asked for");
-        let there = Told::new().call("b", put(2)).done("c", Call::Write(3, Only::IfAbsent), Answer::Refused);
-        assert!(there.is_linearizable());
-        assert!(!there.done("d", put(4), changed(12, 0)).is_linearizable(), "something was there");
-    }
-
-    #[test]
-    fn what_a_later_answer_says_of_the_revision_of_a_lost_write_has_to_fit_its_place() {
-        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
-        assert!(lost().done("c", put(3), changed(12, 11)).is_linearizable());
-        assert!(!lost().done("c", put(3), changed(12, 9)).is_linearizable(), "it came after 10");
-        assert!(!lost().done("c", put(3), changed(12, 13)).is_linearizable(), "it came before 12");
-        assert!(!lost().done("c", put(3), changed(12, 12)).is_linearizable(), "12 is another's");
-        let two = || lost().call("e", put(4));
-        assert!(two().done("c", put(3), changed(12, 11)).is_linearizable(), "one of the two came later, or never");
-        let both = two().done("r", Call::Read, holds(2, 11)).done("c", put(3), changed(13, 12));
-        assert!(both.is_linearizable());
-        let none_between = two().done("r", Call::Read, holds(2, 11)).done("c", put(3), changed(12, 10));
-        assert!(!none_between.is_linearizable(), "what was read was not overwritten");
-    }
-
-    #[test]
-    fn a_read_that_tells_the_revision_of_a_lost_write_places_it_among_the_others() {
-        let lost = || Told::new().done("a", put(1), changed(10, 0)).call("b", put(2));
-        assert!(lost().done("c", Call::Read, holds(2, 11)).done("a", put(3), changed(12, 11)).is_linearizable());
-        assert!(!lost().done("c", Call::Read, holds(2, 9)).is_linearizable(), "it came after 10");
-        let later = lost().done("c", Call::Read, holds(2, 13)).done("a", put(3), changed(12, 13));
-        assert!(!later.is_linearizable(), "it came before 12");
-        let other = lost().done("c", Call::Read, holds(2, 11)).done("a", put(3), changed(13, 12));
-        assert!(!other.is_linearizable(), "it was said to be at 11");
-    }
-
-    #[test]
-    fn revisions_that_do_not_rise_or_are_of_two_changes_are_found() {
-        let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(9, 10));
-        assert!(!told.is_linearizable());
-        let told = Told::new().done("a", put(1), changed(10, 0)).done("a", put(2), changed(10, 10));
-        assert!(!told.is_linearizable());
-    }
-
-    #[test]
-    fn a_change_that_was_made_twice_is_found() {
-        let told = Told::new().done("a", put(1), changed(10, 0)).done("b", put(2), changed(11, 10)).done(
-            "c",
-            Call::Read,
-            holds(1, 12),
-        );
-        let said = check(&told.operations).expect_err("it was applied again").to_string();
-        assert!(said.contains("value 1 was written at revision 10 and at 12"), "{said}");
-    }
-
-    #[test]
-    fn many_that_overlap_and_are_not_known_are_searched_in_little_time() {
-        let mut told = Told::new();
-        for round in 0..5 {
-            for client in ["a", "b", "c"] {
-                told = told.call(client, put(1_000 * round + u64::from(client.as_bytes()[0])));
-            }
-            let value = 1_000 * round + u64::from(b'b');
-            told = told.done("r", Call::Read, holds(value, round + 1));
-        }
-        assert!(told.is_linearizable());
-        let told = told.done("r", Call::Read, holds(77, 99));
-        assert!(!told.is_linearizable(), "nobody has written it");
-    }
-}
+mod tests;
