@@ -10,6 +10,8 @@ pub mod clock;
 pub mod disk;
 pub mod mem;
 pub mod network;
+#[cfg(feature = "sim")]
+pub mod pause;
 pub mod random;
 pub mod real;
 pub mod spawn;

@@ -1,7 +1,11 @@
 //! Seeded bugs: each breaks one promise, and the simulator shows that its checkers find it (`make sim-mutants`).
 //!
 //! Only a build with `--cfg coterie_mutants`, which `tests/sim` makes, can switch one on. In every other build
-//! [`is_on`] is the constant `false` and nothing of them is left.
+//! [`is_on`] is the constant `false` and nothing of them is left. The same holds of rare branches ([`points`]).
+
+pub mod points;
+
+pub use points::{Point, rarely};
 
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,11 +45,13 @@ pub enum Mutant {
     CutSnapshotShort,
     /// A member whose volume is empty forms the cluster once more, and the others agree.
     FormTwice,
+    /// A sign of life of a process counts as one of all leaders that were there.
+    HideDeadPartition,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AcknowledgeBeforeFlush,
         Self::SkipFence,
         Self::SkipCondition,
@@ -63,6 +69,7 @@ impl Mutant {
         Self::ForgetVote,
         Self::CutSnapshotShort,
         Self::FormTwice,
+        Self::HideDeadPartition,
     ];
 }
 
