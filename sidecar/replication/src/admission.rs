@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use coterie_mutants::{Point, rarely};
+
 /// Proposals that may be in flight in one partition: ten round trips' worth at the highest measured rate.
 pub(crate) const IN_FLIGHT_MAX: usize = 4_096;
 /// Bytes of bodies that may be in flight in one partition.
@@ -30,7 +32,8 @@ impl Admission {
         let permit = Permit { admission: self.clone(), count, bytes };
         let proposals = self.proposals.fetch_add(count, Ordering::Relaxed) + count;
         let total = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        (proposals <= IN_FLIGHT_MAX && total <= IN_FLIGHT_BYTES_MAX).then_some(permit)
+        let has_room = proposals <= IN_FLIGHT_MAX && total <= IN_FLIGHT_BYTES_MAX;
+        (has_room && !rarely(Point::Overloaded)).then_some(permit)
     }
 }
 

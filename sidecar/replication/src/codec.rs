@@ -98,6 +98,9 @@ enum RecordKind {
     },
 }
 
+/// Of the shortest record: version, term, node and kind.
+const RECORD_BYTES_MIN: usize = 4;
+
 /// An entry without its index, which the log keeps beside it.
 pub(crate) fn encode_record(entry: &Entry) -> Bytes {
     let mut bytes = Vec::with_capacity(record_len_about(entry));
@@ -236,7 +239,9 @@ pub(crate) fn decode_append(generation: u64, payload: &Bytes) -> Result<AppendEn
     let (head, used) = take::<AppendHead>(WHAT, &rest)?;
     let _ = rest.split_to(used);
     let first = head.prev_log_id.map_or(0, |id| id.index.wrapping_add(1));
-    let mut entries = Vec::with_capacity(usize::try_from(head.records).unwrap_or(0).min(rest.len()));
+    // No more room than for what can be there: the number is the sender's word.
+    let fitting = rest.len() / (4 + RECORD_BYTES_MIN);
+    let mut entries = Vec::with_capacity(usize::try_from(head.records).unwrap_or(usize::MAX).min(fitting));
     for number in 0..head.records {
         let Some((len, _)) = rest.split_first_chunk::<4>() else { return Err(Error::Short { what: WHAT }) };
         let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| Error::Short { what: WHAT })?;
@@ -337,5 +342,99 @@ mod tests {
         let error = decode_append(4, &payload.into()).unwrap_err();
         assert_eq!(error.to_string(), "log record has version 3; this program reads version 2");
         assert_eq!(Kind::try_from(99).unwrap_err().to_string(), "message kind 99 is not known to this program");
+    }
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    fn any_log_id(index: u64) -> impl Strategy<Value = LogId> {
+        (any::<u64>(), any::<u64>()).prop_map(move |(term, node)| log_id(term, node, index))
+    }
+
+    fn payload() -> impl Strategy<Value = EntryPayload<Proposal, u64, Seat>> {
+        let body = vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        let round = (any::<u64>(), vec(body, 0..4))
+            .prop_map(|(ts_ms, bodies)| EntryPayload::Normal(Proposal::new(ts_ms, bodies.iter())));
+        let seats = proptest::collection::btree_map(any::<u64>(), "[a-z]{0,5}", 1..4).prop_map(|names| {
+            let voters = names.keys().copied().collect::<BTreeSet<_>>();
+            let seats: BTreeMap<_, _> = names.into_iter().map(|(node, member)| (node, Seat { member })).collect();
+            EntryPayload::Membership(Membership::new(vec![voters], seats).unwrap())
+        });
+        prop_oneof![1 => Just(EntryPayload::Blank), 3 => round, 1 => seats]
+    }
+
+    fn request() -> impl Strategy<Value = AppendEntriesRequest<TypeConfig>> {
+        let entries = vec((any::<u64>(), any::<u64>(), payload()), 0..5);
+        let of = |prev: u64| (Just(prev), any_log_id(prev), proptest::option::of(any_log_id(prev)));
+        let heads = (any::<u64>(), any::<u64>(), (0..u64::MAX - 9).prop_flat_map(of));
+        (heads, entries).prop_map(|((term, node, (prev, prev_log_id, leader_commit)), entries)| AppendEntriesRequest {
+            vote: Vote::new_committed(term, node),
+            prev_log_id: Some(prev_log_id),
+            leader_commit,
+            entries: (prev + 1..)
+                .zip(entries)
+                .map(|(index, (term, node, payload))| Entry { log_id: log_id(term, node, index), payload })
+                .collect(),
+        })
+    }
+
+    /// What was taken is the same once it was sent on.
+    fn comes_back(payload: &Bytes) -> bool {
+        let Ok(request) = decode_append(4, payload) else { return false };
+        let sent = encode_append(4, &request);
+        assert_eq!(encode_append(4, &decode_append(4, &sent).unwrap()), sent);
+        true
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_append_comes_back_as_it_was_and_a_damaged_one_is_refused_or_another_one(
+            request in request(),
+            damages in vec((any::<Index>(), 1_u8.., vec(any::<u8>(), 1..8)), 1..20),
+        ) {
+            let whole = encode_append(4, &request);
+            let back = decode_append(4, &whole).unwrap();
+            prop_assert_eq!(&back.entries, &request.entries);
+            prop_assert_eq!(encode_append(4, &back), whole.clone());
+            for (at, change, more) in damages {
+                let at = at.index(whole.len());
+                let mut changed = whole.to_vec();
+                changed[at] ^= change;
+                // Nothing between replicas is without TLS's own check, so a changed byte may be a right message.
+                comes_back(&changed.into());
+                prop_assert!(!comes_back(&whole.slice(..at)), "cut at {}", at);
+                prop_assert!(!comes_back(&[&whole[..], &more[..]].concat().into()), "{:?} behind it", more);
+            }
+            for entry in &request.entries {
+                prop_assert_eq!(&decode_record(entry.log_id.index, &encode_record(entry)).unwrap(), entry);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_a_replica_panic(bytes in vec(any::<u8>(), 0..120), generation in any::<u64>()) {
+            let headed = [&message(4), &bytes[..]].concat();
+            for bytes in [bytes.clone(), [&[VERSION], &bytes[..]].concat(), headed].map(Bytes::from) {
+                comes_back(&bytes);
+                let _ = decode_message::<Vote>(generation, &bytes);
+                let _ = decode_message::<crate::snapshots::Offer>(4, &bytes);
+                let _ = decode_mark::<crate::types::SnapshotMeta>("snapshot", &bytes);
+                if let Ok(entry) = decode_record(generation, &bytes) {
+                    prop_assert_eq!(decode_record(generation, &encode_record(&entry)).unwrap(), entry);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_message_that_says_it_has_many_records_takes_no_memory_for_them() {
+        let head = AppendHead { vote: Vote::new(1, 1), prev_log_id: None, leader_commit: None, records: u64::MAX };
+        let mut bytes = message(4);
+        put(&mut bytes, &head);
+        bytes.resize(1 << 20, 0);
+        let error = decode_append(4, &bytes.into()).unwrap_err();
+        assert_eq!(error.to_string(), "log record ends early");
     }
 }

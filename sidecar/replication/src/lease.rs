@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use coterie_env::Clock;
-use coterie_mutants::{Mutant, is_on};
+use coterie_mutants::{Mutant, Point, is_on, rarely};
 use tokio::time::Instant;
 
 use crate::timing::LEASE_MAX;
@@ -68,7 +68,10 @@ impl Lease {
 
     /// Whether the leader of `term` is the only one, if the last that a majority has answered was sent `age` ago.
     pub(crate) fn holds(&self, term: u64, age: Duration, clock: &dyn Clock) -> bool {
-        age < Self::used(self.length) && age < self.awake_for(clock) && self.given_away.load(Ordering::SeqCst) < term
+        !rarely(Point::ReadConfirmed)
+            && age < Self::used(self.length)
+            && age < self.awake_for(clock)
+            && self.given_away.load(Ordering::SeqCst) < term
     }
 
     fn awake_for(&self, clock: &dyn Clock) -> Duration {

@@ -27,6 +27,8 @@
 
 mod admission;
 mod codec;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod key;
 mod lease;
 mod log_storage;
@@ -47,6 +49,8 @@ mod types;
 mod watch;
 
 pub use key::storage_key;
+#[cfg(feature = "sim")]
+pub use partition::LogEntry;
 pub use partition::{
     Error, Leadership, Membership, Options, Partition, ProposeError, Read, ReadKind, ReplicaStatus, SNAPSHOT_ENTRIES,
 };

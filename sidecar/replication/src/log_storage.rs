@@ -44,6 +44,13 @@ impl LogStorage {
         self.log.admit(demand, bytes)
     }
 
+    /// The last entries, so many at most, as they are kept.
+    #[cfg(feature = "sim")]
+    pub(crate) fn last(&self, most: u64) -> io::Result<Vec<(u64, Bytes)>> {
+        let Some(last) = self.log.state().last else { return Ok(Vec::new()) };
+        self.log.read((last + 1).saturating_sub(most)..=last, usize::MAX)
+    }
+
     fn entries(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         if start >= end {
             return Ok(Vec::new());

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use coterie_core::Revision;
 use coterie_core::command::Outcome;
 use coterie_env::Env;
+use coterie_mutants::{Point, rarely};
 use openraft::errors::ClientWriteError;
 use openraft::impls::leader_id_adv::LeaderId;
 use tokio::sync::{Notify, oneshot, watch};
@@ -172,7 +173,7 @@ impl Queue {
             return Err(Some(until));
         }
         let (mut round, mut commands, mut bytes) = (Vec::<Waiting>::new(), 0, 0);
-        while commands < ROUND_MAX && bytes < ROUND_BYTES_MAX {
+        while commands < ROUND_MAX && bytes < ROUND_BYTES_MAX && (round.is_empty() || !rarely(Point::CutRound)) {
             // One entry is of one term.
             let term = |waiting: &Option<Waiting>| waiting.as_ref().map(|waiting| waiting.group.term);
             let ends = |next: &mut Option<Waiting>| match (round.first(), term(next)) {

@@ -18,7 +18,7 @@ use coterie_core::command::{Event, View};
 use coterie_core::limits::{EVENTS_BYTES_MAX, EVENTS_KEPT, WATCHER_QUEUE_BYTES_MAX, WATCHER_QUEUE_MAX};
 use coterie_core::machine::Machine;
 use coterie_core::{EventId, Primitive, Revision};
-use coterie_mutants::{Mutant, is_on};
+use coterie_mutants::{Mutant, Point, is_on, rarely};
 use tokio::sync::Notify;
 
 use crate::replica::Replica;
@@ -124,7 +124,8 @@ impl Queue {
             return;
         }
         inner.bytes += event.weight();
-        if inner.items.len() >= inner.bound || inner.bytes > WATCHER_QUEUE_BYTES_MAX {
+        let is_full = inner.items.len() >= inner.bound || inner.bytes > WATCHER_QUEUE_BYTES_MAX;
+        if is_full || rarely(Point::WatchFull) {
             inner.items.clear();
             inner.lost = true;
         } else {

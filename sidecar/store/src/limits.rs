@@ -47,6 +47,9 @@ pub const FILL_STEP_BYTES: u64 = 1 << 20;
 /// The longest name of a partition, in bytes; it is stored in every record.
 pub const PARTITION_KEY_BYTES_MAX: usize = 255;
 
+/// The largest index of an entry. Nobody comes there, and what is counted from it stays a number.
+pub const INDEX_MAX: u64 = u64::MAX >> 1;
+
 /// Bytes of one append. Places in a segment are 32 bits wide.
 pub const APPEND_BYTES_MAX: usize = 1 << 30;
 

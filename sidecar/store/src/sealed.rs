@@ -97,4 +97,26 @@ mod tests {
             assert!(open(*b"coteriet", 3, &sealed[..position]).is_err(), "cut at {position}");
         }
     }
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    proptest! {
+        #[test]
+        fn no_bytes_open_but_those_that_were_sealed(
+            body in vec(any::<u8>(), 0..200), foreign in vec(any::<u8>(), 0..60), at in any::<Index>(), change in 1_u8..,
+        ) {
+            let sealed = seal(*b"coteriet", 2, &body);
+            prop_assert_eq!(open(*b"coteriet", 2, &sealed).unwrap(), (2, &body[..]));
+            let grown = [&sealed[..], &foreign].concat();
+            prop_assert_eq!(open_first(*b"coteriet", 2, &grown).unwrap(), (2, &body[..]));
+            prop_assert_eq!(open(*b"coteriet", 2, &grown).is_ok(), foreign.is_empty());
+            let mut damaged = sealed.clone();
+            damaged[at.index(sealed.len())] ^= change;
+            for bytes in [damaged, foreign.clone(), [&b"coteriet\x01\0\0\0"[..], &foreign].concat()] {
+                prop_assert!(open(*b"coteriet", 2, &bytes).is_err() && open_first(*b"coteriet", 2, &bytes).is_err());
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use coterie_core::MemberName;
 use coterie_env::Env;
-use coterie_mutants::{Mutant, is_on};
+use coterie_mutants::{Mutant, Point, is_on, rarely};
 use openraft::ServerState;
 use openraft::async_runtime::Instant as _;
 use openraft::async_runtime::WatchReceiver;
@@ -107,7 +107,8 @@ pub(super) fn spawn(
             let leads = now.raft_leader;
             // A leader that is heard of needs no election, and one that leads none of its own timer: the ticker sends its
             // heartbeats. After two that are missing openraft's timer still comes in time for the lease.
-            let silent = now.silent_ms > SILENT_HEARTBEATS * timing.heartbeat_ms && !is_on(Mutant::TrustSilentLeader);
+            let silent = now.silent_ms > SILENT_HEARTBEATS * timing.heartbeat_ms && !is_on(Mutant::TrustSilentLeader)
+                || rarely(Point::EarlyTimer);
             let keeps_still = restarted.keeps_still() && !now.alone;
             raft.runtime_config().tick(!leads && !keeps_still && (silent || now.leadership.leader.is_none()));
             publish(&sender, now.leadership);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coterie_env::Env;
+use coterie_mutants::{Point, rarely};
 use tokio::sync::watch;
 
 use super::SNAPSHOT_BYTES;
@@ -64,6 +65,9 @@ enum Made {
 
 async fn make(replica: &Replica, file: &SnapshotFile) -> Made {
     if file.is_sending() && !replica.is_snapshot_overdue() || file.is_former_held().await {
+        return Made::Later;
+    }
+    if rarely(Point::SnapshotLater) {
         return Made::Later;
     }
     // A state grows by less than what was applied.

@@ -5,6 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 
 use bytes::Bytes;
+use coterie_core::NodeId;
+use coterie_mutants::{Mutant, Point, is_on, rarely};
 use coterie_store::log::Demand;
 use futures_util::stream::{BoxStream, StreamExt as _, poll_fn, unfold};
 use openraft::async_runtime::WatchReceiver as _;
@@ -123,6 +125,9 @@ impl Partition {
     fn append_request(&self, payload: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Error> {
         let request = codec::decode_append(self.inner.generation, payload)?;
         if !request.entries.is_empty() {
+            if rarely(Point::AppendRefused) {
+                return Err(Error::Log(ErrorKind::Interrupted.into()));
+            }
             // The leader refuses growth by what it and a majority have; what it took should find that majority.
             self.inner.log.admit(Demand::Reserve, payload.len())?;
         }
@@ -157,6 +162,14 @@ impl Partition {
         };
         self.inner.env.spawn.spawn("snapshot", Box::pin(task));
         poll_fn(move |context| answers.poll_recv(context)).boxed()
+    }
+
+    /// A process has given a sign of life: for [`Mutant::HideDeadPartition`] that of its leader, if it was the last that led.
+    pub fn heard_of_process(&self, node: NodeId) {
+        let leader = self.inner.raft.server_metrics().borrow_watched().current_leader;
+        if is_on(Mutant::HideDeadPartition) && leader == Some(node.0) {
+            self.inner.replica.heard();
+        }
     }
 
     async fn install(&self, mut from: Receiving) -> Result<Bytes, Error> {

@@ -30,6 +30,8 @@ use crate::types::{Raft, StoredMembership, TypeConfig};
 use crate::watch::Watcher;
 
 mod form;
+#[cfg(feature = "sim")]
+mod inspect;
 mod leadership;
 mod maintain;
 mod membership;
@@ -38,6 +40,8 @@ mod propose;
 mod read;
 mod reconfigure;
 
+#[cfg(feature = "sim")]
+pub use inspect::LogEntry;
 pub use leadership::Leadership;
 pub use membership::{Membership, ReplicaStatus};
 pub use propose::ProposeError;

@@ -44,7 +44,7 @@ impl Offer {
 
 /// What the receiver answers.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// It has what is before this place, durably, and wants the rest.
     Begin(At),
     /// It has written so many pieces.
@@ -57,7 +57,7 @@ pub(super) enum Answer {
 
 /// A place in the sequence of pieces.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(super) struct At {
+pub(crate) struct At {
     pieces: u64,
     bytes: u64,
 }
@@ -89,7 +89,7 @@ pub(super) fn encode_piece(piece: &Piece) -> Bytes {
 }
 
 /// What [`encode_piece`] made. Whether it is whole shows when it is written.
-pub(super) fn decode_piece(mut payload: Bytes) -> Result<Piece, codec::Error> {
+pub(crate) fn decode_piece(mut payload: Bytes) -> Result<Piece, codec::Error> {
     if payload.len() < 4 {
         return Err(codec::Error::Short { what: "piece of a snapshot" });
     }

@@ -48,6 +48,8 @@ mod tests;
 
 use incoming::Incoming;
 pub(crate) use incoming::Received;
+#[cfg(feature = "fuzz")]
+pub(crate) use message::{Answer, decode_piece};
 pub(crate) use message::{Offer, done};
 pub(crate) use receive::{Answers, ReceiveError, Receiving};
 pub(crate) use send::{SendError, Sending};

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 use coterie_core::PartitionId;
 use coterie_env::Env;
+use coterie_mutants::{Point, rarely};
 use coterie_store::snapshots::{Piece, Place, Stored};
 use openraft::raft::SnapshotResponse;
 use tokio::sync::mpsc;
@@ -83,6 +84,9 @@ impl Sending<'_> {
                         let piece = piece.map_err(SendError::Read)?;
                         self.send(&mut *transfer, encode_piece(&piece)).await?;
                         sent += 1;
+                        if rarely(Point::SnapshotCut) {
+                            return Err(self.silent());
+                        }
                     }
                     // All of them are sent.
                     None => pieces = None,

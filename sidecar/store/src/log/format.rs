@@ -1,7 +1,8 @@
 //! The bytes of the log. All numbers are little-endian.
 //!
 //! ```text
-//! segment  magic 8 | version u32 | seq u64 | salt u32 | first batch u64 | crc u32 | zeros to 512 | batches … | zeros, or a former life
+//! segment  magic 8 | version u32 | seq u64 | salt u32 | first batch u64 | crc u32 | length u64 | crc u32 | zeros to 512
+//!          | batches … | zeros, or a former life
 //! batch    magic u32 | length u32 | number u64 | crc u32 | records (length bytes) | zeros to a multiple of 512
 //! record   kind u8 | key length u8 | key | …
 //!   1 entries    count u32, then per entry: index u64 | length u32 | crc u32 | bytes
@@ -15,7 +16,8 @@
 //! Every checksum is CRC-32C begun with the segment's salt: random in a new file, one more than the former when a file is
 //! used again. For the same bytes two salts never give the same checksum, so nothing that a previous life left behind is
 //! ever valid. A batch is valid as a whole or not at all; an entry has a checksum of its own
-//! because it is read alone later.
+//! because it is read alone later. The length is the file's: what ends at a batch is whole otherwise, also where a copy was
+//! broken off. Programs of before wrote zeros there, and pass over what is there now.
 
 use bytes::Bytes;
 
@@ -42,6 +44,8 @@ pub(super) struct SegmentHeader {
     pub(super) salt: u32,
     /// The number of the first batch in it.
     pub(super) first_batch: u64,
+    /// Bytes of the file; `None` if it was written before this was.
+    pub(super) len: Option<u64>,
 }
 
 /// Why a segment's header was not accepted.
@@ -61,6 +65,10 @@ impl SegmentHeader {
         header.extend_from_slice(&self.first_batch.to_le_bytes());
         let crc = crc32c::crc32c(&header);
         header.extend_from_slice(&crc.to_le_bytes());
+        if let Some(len) = self.len {
+            header.extend_from_slice(&len.to_le_bytes());
+            header.extend_from_slice(&crc32c::crc32c_append(self.salt, &len.to_le_bytes()).to_le_bytes());
+        }
         header.resize(SECTOR_BYTES, 0);
         header
     }
@@ -80,7 +88,13 @@ impl SegmentHeader {
             return Err(HeaderError::Version(version));
         }
         let seq = u32::try_from(seq).map_err(|_| HeaderError::Damaged)?;
-        Ok(SegmentHeader { seq, salt, first_batch })
+        let (len, crc) = reader.u64().zip(reader.u32()).ok_or(HeaderError::Damaged)?;
+        let len = match (len, crc) {
+            (0, 0) => None,
+            _ if crc == crc32c::crc32c_append(salt, &len.to_le_bytes()) => Some(len),
+            _ => return Err(HeaderError::Damaged),
+        };
+        Ok(SegmentHeader { seq, salt, first_batch, len })
     }
 }
 
@@ -379,9 +393,11 @@ mod tests {
 
     #[test]
     fn a_segment_header_reads_back_and_a_newer_version_says_so() {
-        let header = SegmentHeader { seq: 9, salt: 0xffff_0001, first_batch: 1 << 40 };
+        let header = SegmentHeader { seq: 9, salt: 0xffff_0001, first_batch: 1 << 40, len: Some(4096) };
         let mut bytes = header.encode();
         assert_eq!(SegmentHeader::decode(&bytes), Ok(header));
+        let before = SegmentHeader { len: None, ..header };
+        assert_eq!(SegmentHeader::decode(&before.encode()), Ok(before));
         let mut set_version = |version: u8| {
             bytes[8] = version;
             assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Damaged));
@@ -392,5 +408,98 @@ mod tests {
         assert_eq!(set_version(3), Err(HeaderError::Version(3)));
         assert_eq!(set_version(1), Ok(header), "the previous one is read");
         assert_eq!(SegmentHeader::decode(&bytes[..20]), Err(HeaderError::Damaged));
+    }
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    fn change() -> impl Strategy<Value = Change> {
+        let bytes = || vec(any::<u8>(), 0..40).prop_map(Bytes::from);
+        prop_oneof![
+            3 => vec((any::<u64>(), bytes()), 0..5).prop_map(Change::Entries),
+            1 => bytes().prop_map(Change::Vote),
+            1 => bytes().prop_map(Change::Committed),
+            1 => any::<u64>().prop_map(Change::Truncate),
+            1 => (any::<u64>(), bytes()).prop_map(|(index, log_id)| Change::Purge(index, log_id)),
+            1 => Just(Change::Remove),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_batch_reads_back_and_is_not_valid_once_a_byte_is_changed_or_missing(
+            changes in vec(("[a-z/]{0,9}", change()), 0..6),
+            (salt, number) in (any::<u32>(), any::<u64>()),
+            damages in vec((any::<Index>(), 1_u8..), 1..30),
+        ) {
+            let mut whole = Vec::new();
+            let mut batch = BatchWriter::new(&mut whole, salt);
+            for (key, change) in &changes {
+                batch.put(key, change, |_, _, _| {});
+            }
+            batch.finish(number);
+            let read = batch_at(&whole, 0, salt).unwrap();
+            prop_assert_eq!((read.number, read.end), (number, whole.len()));
+            let unpadded = BATCH_HEADER_BYTES + read.records.len();
+            let found = records(read.records).unwrap();
+            prop_assert_eq!(found.len(), changes.len());
+            for ((key, record), (expected_key, expected)) in found.into_iter().zip(&changes) {
+                prop_assert_eq!(key, expected_key);
+                match (record, expected) {
+                    (Record::Other(change), expected) => prop_assert_eq!(&change, expected),
+                    (Record::Entries(places), Change::Entries(entries)) => {
+                        for ((index, offset, len), (_, content)) in places.into_iter().zip(entries) {
+                            let raw = Bytes::copy_from_slice(&read.records[offset..offset + ENTRY_HEADER_BYTES + len]);
+                            prop_assert_eq!(entry_content(&raw, index, salt), Some(content.clone()));
+                            for (at, change) in &damages {
+                                let mut damaged = raw.to_vec();
+                                damaged[at.index(raw.len())] ^= change;
+                                prop_assert_eq!(entry_content(&damaged.into(), index, salt), None);
+                            }
+                        }
+                    }
+                    (record, expected) => prop_assert!(false, "{record:?} instead of {expected:?}"),
+                }
+            }
+            for (at, change) in damages {
+                let at = at.index(unpadded);
+                let mut damaged = whole.clone();
+                damaged[at] ^= change;
+                prop_assert!(batch_at(&damaged, 0, salt).is_none(), "byte {}", at);
+                prop_assert!(batch_at(&whole[..at], 0, salt).is_none(), "cut at {}", at);
+            }
+        }
+
+        #[test]
+        fn any_header_reads_back_and_is_refused_once_a_byte_is_changed(
+            (seq, salt, first_batch) in any::<(u32, u32, u64)>(),
+            len in proptest::option::of(1_u64..),
+            damages in vec((0_usize..48, 1_u8..), 1..30),
+        ) {
+            let header = SegmentHeader { seq, salt, first_batch, len };
+            let whole = header.encode();
+            prop_assert_eq!((SegmentHeader::decode(&whole), whole.len()), (Ok(header), SECTOR_BYTES));
+            for (at, change) in damages {
+                let mut damaged = whole.clone();
+                damaged[at] ^= change;
+                prop_assert!(SegmentHeader::decode(&damaged).is_err(), "byte {}", at);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_readers_of_a_segment_panic(bytes in vec(any::<u8>(), 0..200), offset in 0_usize..300) {
+            let batch = [&BATCH_MAGIC.to_le_bytes(), &bytes[..]].concat();
+            prop_assert!(batch_at(&bytes, offset, 7).is_none() && batch_at(&batch, 0, 7).is_none());
+            let _ = records(&bytes);
+            for kind in 1..=6 {
+                let _ = records(&[&[kind, 1, b'a'], &bytes[..]].concat());
+            }
+            prop_assert!(SegmentHeader::decode(&bytes).is_err());
+            prop_assert!(SegmentHeader::decode(&[&SEGMENT_MAGIC, &bytes[..]].concat()).is_err());
+            prop_assert_eq!(entry_content(&bytes.into(), 0, 7), None);
+        }
     }
 }

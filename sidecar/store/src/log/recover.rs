@@ -13,6 +13,7 @@ use super::error::Error;
 use super::format::{self, BATCH_HEADER_BYTES, Change, HeaderError, Record, SECTOR_BYTES, SegmentHeader};
 use super::segment::{self, Location, Segment};
 use super::state::{Kept, Partition};
+use crate::limits::INDEX_MAX;
 
 /// A log as its files say it is.
 #[derive(Default)]
@@ -104,6 +105,13 @@ fn check_header(path: &Path, seq: u32, bytes: &[u8]) -> Result<SegmentHeader, Er
     if header.seq != seq {
         return Err(damaged(path, 0, format!("its header says that it is segment {:x}", header.seq)));
     }
+    // A segment is written to its end before it has its name, and keeps its length: one that ends elsewhere was cut, also
+    // where that is between two batches.
+    let len = bytes.len() as u64;
+    if header.len.is_some_and(|said| said != len) || !len.is_multiple_of(SECTOR_BYTES as u64) {
+        let said = header.len.map_or("whole sectors".to_owned(), |said| format!("{said}"));
+        return Err(damaged(path, 0, format!("it has {len} bytes, not {said}")));
+    }
     if u32::try_from(bytes.len()).is_err() {
         return Err(damaged(path, 0, "it is 4 GiB or longer, and no segment is"));
     }
@@ -151,7 +159,8 @@ impl Recovered {
             for (key, record) in records {
                 self.replay(key, record, header.seq, offset + BATCH_HEADER_BYTES);
             }
-            self.next_batch += 1;
+            let too_many = || damaged(path, offset, "it holds the last batch that there can be");
+            self.next_batch = self.next_batch.checked_add(1).ok_or_else(too_many)?;
             offset = batch.end;
         }
         let rest = &bytes[offset.min(bytes.len())..];
@@ -206,6 +215,10 @@ impl Recovered {
             let indexes: Vec<u64> = partition.entries.keys().copied().collect();
             if let Some(gap) = indexes.windows(2).find(|pair| pair[0] + 1 != pair[1]) {
                 let what = format!("partition {key} has entries {} and {}, and none between", gap[0], gap[1]);
+                return Err(damaged(folder, 0, what));
+            }
+            if let Some(last) = indexes.last().filter(|last| **last > INDEX_MAX) {
+                let what = format!("partition {key} has entry {last}, and {INDEX_MAX} is the last that there can be");
                 return Err(damaged(folder, 0, what));
             }
         }

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use super::format::Change;
 use super::segment::{Location, Segment};
 use super::{Done, LogState};
-use crate::limits::CACHED_ENTRY_OVERHEAD;
+use crate::limits::{CACHED_ENTRY_OVERHEAD, INDEX_MAX};
 
 /// Everything behind the log's lock.
 pub(super) struct State {
@@ -147,6 +147,9 @@ impl Partition {
             return Err(format!("entry {} is followed by entry {}", pair[0].0, pair[1].0));
         }
         let Some((index, _)) = entries.first() else { return Ok(()) };
+        if let Some((last, _)) = entries.last().filter(|(last, _)| *last > INDEX_MAX) {
+            return Err(format!("entry {last} is appended, and {INDEX_MAX} is the last that there can be"));
+        }
         if !self.slots.is_empty() && *index != self.end() {
             return Err(format!("entry {index} is appended to a log that ends at {}", self.end() - 1));
         }

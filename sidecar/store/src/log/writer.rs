@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use coterie_env::{Disk, Env, Random};
-use coterie_mutants::{Mutant, is_on};
+use coterie_mutants::{Mutant, Point, is_on, rarely};
 
 use super::error::Error;
 use super::format::{self, BatchWriter, Change, SECTOR_BYTES, SegmentHeader};
@@ -57,7 +57,7 @@ pub(super) fn start(env: &Env, dir: &Path, options: Options) -> Result<Arc<Share
     if recovered.segments.is_empty() {
         let blank = Blank::begin(disk.as_ref(), &folder, SPARE, segment_bytes).map_err(prepare)?;
         let salt = blank.salt(env.random.as_ref());
-        let header = SegmentHeader { seq: 1, salt, first_batch: recovered.next_batch };
+        let header = SegmentHeader { seq: 1, salt, first_batch: recovered.next_batch, len: Some(blank.len()) };
         let first = blank.become_segment(disk.as_ref(), header).map_err(prepare)?;
         recovered.tail = SECTOR_BYTES as u64;
         recovered.segments.insert(first.seq, Arc::new(first));
@@ -269,7 +269,8 @@ impl Writer {
 
     /// Goes on to a new segment if this many bytes do not fit the active one.
     fn make_room(&mut self, bytes: u64) -> io::Result<()> {
-        if self.offset + bytes <= self.active.len {
+        let goes_on = self.offset > SECTOR_BYTES as u64 && rarely(Point::NextSegment);
+        if self.offset + bytes <= self.active.len && !goes_on {
             return Ok(());
         }
         let disk = self.shared.disk.clone();
@@ -285,7 +286,7 @@ impl Writer {
         };
         let seq = self.active.seq.checked_add(1).expect("nobody writes 2^32 segments");
         let salt = blank.salt(self.random.as_ref());
-        let header = SegmentHeader { seq, salt, first_batch: self.next_batch };
+        let header = SegmentHeader { seq, salt, first_batch: self.next_batch, len: Some(blank.len()) };
         let segment = Arc::new(blank.become_segment(disk.as_ref(), header)?);
         self.shared.lock().segments.insert(seq, segment.clone());
         self.active = segment;

@@ -262,3 +262,18 @@ fn a_closed_log_has_written_what_was_queued_and_takes_nothing_more() {
         assert!(log.healthy(), "closing is no failure");
     });
 }
+
+#[test]
+fn an_index_beyond_the_last_that_there_can_be_is_refused() {
+    use coterie_store::limits::INDEX_MAX;
+    live(async {
+        let log = open(&disk()).unwrap();
+        let partition = log.partition("p");
+        for index in [INDEX_MAX + 1, u64::MAX] {
+            let refused = append_now(&partition, vec![(index, bytes("x"))]).await.unwrap().unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        }
+        append(&partition, INDEX_MAX..=INDEX_MAX).await.unwrap();
+        assert_eq!(indexes(&partition), [INDEX_MAX]);
+    });
+}

@@ -5,6 +5,7 @@
 
 mod append;
 mod crash;
+mod damage;
 mod directory;
 mod model;
 mod real_disk;
