@@ -69,6 +69,8 @@ pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const RESULTS_BYTES: usize = 1024 * 1024;
 /// Sessions that one keep-alive names.
 pub const KEEP_ALIVES_MAX: usize = 256;
+/// Releases that the answer to a keep-alive names of each session: others are named when these are over.
+pub const RELEASES_MAX: usize = 64;
 /// How long answers of a stream wait for more of them, where more are under way.
 pub const RESULTS_HELD_MAX: std::time::Duration = std::time::Duration::from_millis(1);
 /// Places of maps and locks that a stream remembers: applications use few of them often.

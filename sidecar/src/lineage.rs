@@ -6,6 +6,7 @@
 //! life, and one that is of another life is answered with a resync (D17).
 
 use std::fmt;
+use std::str::FromStr;
 
 use coterie_core::{EventId, PartitionId, Rejection, Revision};
 
@@ -48,8 +49,8 @@ impl fmt::Display for Lineage {
 pub fn parse(field: &str, text: &str) -> Result<(EventId, Option<Lineage>), Rejection> {
     let parsed = || {
         let mut parts = text.split('.');
-        let revision = Revision(parts.next()?.parse().ok()?);
-        let ordinal = parts.next()?.parse().ok()?;
+        let revision = Revision(number(parts.next()?)?);
+        let ordinal = number(parts.next()?)?;
         let word = |word: &str| {
             u32::from_str_radix(word, 16).ok().filter(|_| word.len() == 8 && !word.starts_with('+')).map(Lineage)
         };
@@ -62,6 +63,11 @@ pub fn parse(field: &str, text: &str) -> Result<(EventId, Option<Lineage>), Reje
     parsed().ok_or_else(|| {
         invalid(field, format_args!("`{text}` is not the id of an event, such as `17.0.9f3ac07e`; watch without it"))
     })
+}
+
+/// Digits alone: `parse` would take a sign, too.
+fn number<T: FromStr>(text: &str) -> Option<T> {
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 #[cfg(test)]
@@ -99,5 +105,25 @@ mod tests {
             assert!(lives[..index].iter().all(|other| other != life), "{index}");
         }
         assert_eq!(lives[0], Lineage::of(7, &partition("data", 1), 0));
+    }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_event_id_is_read_as_it_is_written_and_no_other_text_is_one(
+            revision in any::<u64>(), ordinal in any::<u32>(), word in any::<u32>(), text in "[0-9a-f.+ -]{0,40}", any in ".*",
+        ) {
+            let (id, lineage) = (EventId { revision: Revision(revision), ordinal }, Lineage(word));
+            prop_assert_eq!(parse("after", &lineage.id(id)), Ok((id, Some(lineage))));
+            prop_assert_eq!(parse("after", &id.to_string()), Ok((id, None)));
+            for text in [text, any] {
+                if let Ok((id, lineage)) = parse("after", &text) {
+                    let written = lineage.map_or_else(|| id.to_string(), |lineage| lineage.id(id));
+                    prop_assert_eq!(parse("after", &written), Ok((id, lineage)));
+                    prop_assert!(text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'.'), "{}", text);
+                }
+            }
+        }
     }
 }

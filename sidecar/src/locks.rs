@@ -11,6 +11,9 @@
 //! **The rule.** No place is left that nobody holds. Whoever asks is watched over from before the command is sent: if it
 //! goes away, or the fate of the command is not known, the same is asked again in the background until it is, and the
 //! place is given up. Giving up is proposed until it is committed, or needless.
+//!
+//! **A stop** ends the session, and with it all that is held: it waits until what holders were told has passed, or they have
+//! given it back, and from its beginning on no holder is told of a later time ([`Locks::wait_out`]).
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +25,7 @@ use coterie_core::limits::DEADLINE_MS_DEFAULT;
 use coterie_core::machine::{Machine, lock};
 use coterie_core::{ErrorCode, EventId, LockName, PartitionId, Rejection, RequestId, Revision, Token};
 use coterie_env::Env;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::deadline::Deadline;
@@ -41,6 +45,10 @@ struct Inner {
     sessions: Sessions,
     stopping: CancellationToken,
     held: Mutex<BTreeMap<Key, Held>>,
+    /// By the monotonic clock, in milliseconds: no holder is told of a later time, as the sidecar stops. `u64::MAX` before.
+    last_ms: AtomicU64,
+    /// A place is held no more.
+    let_go: Notify,
 }
 
 /// A place.
@@ -59,6 +67,19 @@ struct Held {
     /// When it was asked for, or last asked about: it was there then.
     revision: Revision,
     lease: Option<Arc<Lease>>,
+    /// Until when its holder was told that nobody else is granted it, by the monotonic clock, in milliseconds.
+    told_ms: u64,
+}
+
+impl Held {
+    /// How long its holder may be told that nobody else is granted it, from now on and up to `last_ms`, in milliseconds;
+    /// whatever becomes of the session.
+    fn tell(&mut self, ttl_ms: u64, now_ms: u64, last_ms: u64) -> u64 {
+        let vouched_ms = self.session.status().borrow().valid_until_ms;
+        let until_ms = vouched_ms.min(now_ms.saturating_add(ttl_ms)).min(last_ms);
+        self.told_ms = self.told_ms.max(until_ms);
+        until_ms.saturating_sub(now_ms)
+    }
 }
 
 struct Lease {
@@ -142,7 +163,8 @@ impl Locks {
     /// No lock yet. `stopping` ends everything.
     pub fn new(env: &Env, router: Router, sessions: Sessions, stopping: &CancellationToken) -> Self {
         let (env, stopping, held) = (env.clone(), stopping.clone(), Mutex::default());
-        Self(Arc::new(Inner { env, router, sessions, stopping, held }))
+        let (last_ms, let_go) = (AtomicU64::new(u64::MAX), Notify::new());
+        Self(Arc::new(Inner { env, router, sessions, stopping, held, last_ms, let_go }))
     }
 
     /// Acquires a lock; waits for it in its queue if the caller wants. Cancelling gives up the place.
@@ -216,7 +238,7 @@ impl Locks {
     fn hold(&self, ask: &Ask, session: Session, revision: Revision, token: Token) -> Hold {
         let key = Key { partition: ask.partition.clone(), lock: ask.lock.clone(), token };
         let mut held = self.held();
-        held.entry(key.clone()).or_insert(Held { holds: 0, session, revision, lease: None }).holds += 1;
+        held.entry(key.clone()).or_insert(Held { holds: 0, session, revision, lease: None, told_ms: 0 }).holds += 1;
         Hold { locks: self.clone(), key, revision }
     }
 
@@ -246,7 +268,7 @@ impl Locks {
         let mut held = self.held();
         // It was given back while its holder was told of it.
         let Some(entry) = held.get_mut(&hold.key) else { return 0 };
-        let vouched_ms = vouched_ms(&entry.session, ttl_ms, now_ms);
+        let vouched_ms = entry.tell(ttl_ms, now_ms, self.last_ms());
         if let Some(lease) = &entry.lease {
             lease.until_ms.fetch_max(now_ms + ttl_ms, Ordering::Relaxed);
             drop(held);
@@ -282,7 +304,7 @@ impl Locks {
     /// How long nobody else is granted what is held, unless it is given back before. In milliseconds.
     pub fn vouched_ms(&self, hold: &Hold) -> u64 {
         let now_ms = self.0.env.clock.monotonic_ms();
-        self.held().get(&hold.key).map_or(0, |entry| vouched_ms(&entry.session, u64::MAX, now_ms))
+        self.held().get_mut(&hold.key).map_or(0, |entry| entry.tell(u64::MAX, now_ms, self.last_ms()))
     }
 
     /// Extends the lease of a holder, if it has one. Gives how long nobody else is granted the lock, in milliseconds;
@@ -302,15 +324,16 @@ impl Locks {
             self.forget(&key);
             return Err(lock::unknown(lock, token));
         }
-        let held = self.held();
-        let lost = |held: &&Held| held.session.status().borrow().state == SessionState::Lost;
-        let entry = held.get(&key).filter(|held| !lost(held)).ok_or_else(|| lock::unknown(lock, token))?;
-        let Some(lease) = &entry.lease else { return Ok(vouched_ms(&entry.session, u64::MAX, now_ms)) };
+        let mut held = self.held();
+        let lost = |held: &&mut Held| held.session.status().borrow().state == SessionState::Lost;
+        let entry = held.get_mut(&key).filter(|held| !lost(held)).ok_or_else(|| lock::unknown(lock, token))?;
+        let Some(lease) = &entry.lease else { return Ok(entry.tell(u64::MAX, now_ms, self.last_ms())) };
         if lease.until_ms.load(Ordering::Relaxed) <= now_ms {
             return Err(lock::unknown(lock, token));
         }
-        lease.until_ms.store(now_ms + lease.ttl_ms, Ordering::Relaxed);
-        Ok(vouched_ms(&entry.session, lease.ttl_ms, now_ms))
+        let ttl_ms = lease.ttl_ms;
+        lease.until_ms.store(now_ms + ttl_ms, Ordering::Relaxed);
+        Ok(entry.tell(ttl_ms, now_ms, self.last_ms()))
     }
 
     /// Gives a lock back, or a place in its queue. It need not be one of this sidecar's.
@@ -341,6 +364,28 @@ impl Locks {
         released.map(|(revision, _)| revision)
     }
 
+    /// Waits until nobody may act as the holder of a lock any more on the word of this sidecar, which is about to end its
+    /// sessions: what holders were told has passed, or they have given it back. From now on none is told of a later time, so
+    /// this takes no longer than a session is vouched for.
+    pub async fn wait_out(&self) {
+        loop {
+            let told_ms = {
+                let held = self.held();
+                let told_ms = held.values().map(|held| held.told_ms).max().unwrap_or_default();
+                self.0.last_ms.fetch_min(told_ms, Ordering::Relaxed);
+                told_ms
+            };
+            let left_ms = told_ms.saturating_sub(self.0.env.clock.monotonic_ms());
+            if left_ms == 0 {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(left_ms)) => {}
+                () = self.0.let_go.notified() => {}
+            }
+        }
+    }
+
     /// How many places there are.
     pub fn count(&self) -> usize {
         self.held().len()
@@ -349,6 +394,7 @@ impl Locks {
     /// Forgets a place whoever holds it here; whether there was one.
     fn forget(&self, key: &Key) -> bool {
         let removed = self.held().remove(key);
+        self.0.let_go.notify_one();
         if let Some(lease) = removed.as_ref().and_then(|held| held.lease.as_ref()) {
             lease.ended.cancel();
         }
@@ -363,6 +409,7 @@ impl Locks {
         let last = entry.holds == 0;
         if last {
             held.remove(key);
+            self.0.let_go.notify_one();
         }
         last
     }
@@ -421,6 +468,11 @@ impl Locks {
         self.0.held.lock().expect("no panic while the lock is held")
     }
 
+    /// Read while [`Locks::held`] is locked.
+    fn last_ms(&self) -> u64 {
+        self.0.last_ms.load(Ordering::Relaxed)
+    }
+
     fn deadline(&self) -> Deadline {
         Deadline::after_ms(&self.0.env, DEADLINE_MS_DEFAULT)
     }
@@ -446,11 +498,6 @@ fn fate(item: &Item, hold: &Hold) -> Standing {
         Item::Remade(_) => Standing::Gone,
         Item::Snapshot(_) | Item::Resync(_) | Item::Connection(_) => Standing::Waits,
     }
-}
-
-/// How long a lease surely counts: nobody else is granted the lock before, whatever becomes of the session.
-fn vouched_ms(session: &Session, ttl_ms: u64, now_ms: u64) -> u64 {
-    session.status().borrow().valid_until_ms.saturating_sub(now_ms).min(ttl_ms)
 }
 
 /// Waits until this sidecar knows that a session is lost; `None` if it does not in time.

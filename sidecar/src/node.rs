@@ -279,12 +279,13 @@ impl Node {
         }
     }
 
-    /// Stops in good order: drains, ends sessions, closes the log.
+    /// Stops in good order: drains, waits for what holders of locks were told, ends sessions, closes the log.
     pub async fn stop(&self) {
         if self.0.stopped.swap(true, Ordering::AcqRel) {
             return;
         }
         self.drain().await;
+        self.locks().wait_out().await;
         let deadline = Deadline::after_ms(self.env(), limits::TRY_MS_MAX);
         self.sessions().close(deadline).await;
         if self.config().local.kind == MemberKind::Ephemeral {
@@ -425,9 +426,9 @@ impl Node {
     /// Whether the log makes progress. Never a matter of quorum.
     pub fn live(&self) -> Result<(), String> {
         if let Some(store) = &self.0.store
-            && !store.log.healthy()
+            && let Some(failure) = store.log.failure()
         {
-            return Err("the log can no longer be written".to_owned());
+            return Err(failure);
         }
         for (id, partition) in self.0.partitions.all() {
             if let Some(failure) = partition.failed() {

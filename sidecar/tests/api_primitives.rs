@@ -455,6 +455,46 @@ async fn a_stream_is_told_how_long_it_surely_holds_a_lock_and_waits_for_one_beyo
     assert_eq!(failed(first.call(4, Request::RenewLock(renew(held.token))).await), "token_unknown");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_stops_waits_for_what_a_holder_was_told_and_tells_it_no_later_time() {
+    let sidecar = start().await;
+    let mut client = locks(&sidecar).await;
+    let asked = std::time::Instant::now();
+    let held = client.acquire(acquire("l", 0, 2_000)).await.unwrap().into_inner();
+    let node = sidecar.node.clone();
+    let stopping = tokio::spawn(async move { node.stop().await });
+    let renew = v1::RenewLockRequest { lock: "l".to_owned(), token: held.token, ..v1::RenewLockRequest::default() };
+    while sidecar.node.ready().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let mut told = u64::MAX;
+    // What is told grows no more once the drain is over, which nothing shows from outside.
+    while told > 500 {
+        let Ok(renewed) = client.renew(renew.clone()).await else { break };
+        told = renewed.into_inner().ttl_ms;
+    }
+    stopping.await.unwrap();
+    let least = Duration::from_millis(held.ttl_ms);
+    assert!(asked.elapsed() >= least, "stopped after {:?} of {least:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sidecar_that_stops_does_not_wait_for_who_gives_its_lock_back() {
+    let sidecar = start().await;
+    let mut client = locks(&sidecar).await;
+    let held = client.acquire(acquire("l", 0, 60_000)).await.unwrap().into_inner();
+    assert!(held.ttl_ms > 3_000, "{}", held.ttl_ms);
+    let told = std::time::Instant::now();
+    let node = sidecar.node.clone();
+    let stopping = tokio::spawn(async move { node.stop().await });
+    while sidecar.node.ready().is_ok() {
+        tokio::task::yield_now().await;
+    }
+    client.release(release("l", held.token)).await.unwrap();
+    stopping.await.unwrap();
+    assert!(told.elapsed() < Duration::from_millis(held.ttl_ms), "{:?}", told.elapsed());
+}
+
 /// One request over HTTP/1.1: the head and the body of its answer.
 async fn http(sidecar: &Sidecar, method: &str, path: &str, body: &[u8]) -> (String, Vec<u8>) {
     let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", sidecar.port)).await.unwrap();

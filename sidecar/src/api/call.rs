@@ -108,7 +108,7 @@ fn milliseconds(text: &str) -> Option<u64> {
 /// As in "gRPC over HTTP2": up to eight digits and a unit. Rounded up to milliseconds.
 fn grpc_timeout_ms(text: &str) -> Option<u64> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    if digits.is_empty() || digits.len() > 8 {
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
         return None;
     }
     let number: u64 = digits.parse().ok()?;
@@ -180,5 +180,46 @@ mod tests {
         assert!(refusal(&[("coterie-timeout-ms", "0")]).starts_with("coterie-timeout-ms:"));
         assert!(refusal(&[("grpc-timeout", "123456789S")]).starts_with("grpc-timeout:"));
         assert!(refusal(&[("grpc-timeout", "S")]).starts_with("grpc-timeout:"));
+        assert!(refusal(&[("grpc-timeout", "+2S")]).starts_with("grpc-timeout:"));
+    }
+
+    use axum::http::HeaderValue;
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    /// A header's value: nearly right, or anything.
+    fn value() -> impl Strategy<Value = Option<HeaderValue>> {
+        let near = "[0-9]{0,22}[HMSmun]?|[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"
+            .prop_map(String::into_bytes);
+        option::of(prop_oneof![near, vec(any::<u8>(), 0..40)])
+            .prop_map(|value| value.and_then(|value| HeaderValue::from_bytes(&value).ok()))
+    }
+
+    proptest! {
+        #[test]
+        fn headers_of_any_kind_are_refused_or_give_a_deadline_within_bounds(values in [value(), value(), value(), value()]) {
+            let names = [CLIENT_ID, REQUEST_ID, TIMEOUT_MS, GRPC_TIMEOUT];
+            let headers: HeaderMap = names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect();
+            match Call::from_headers(&headers) {
+                Err(rejection) => prop_assert_eq!(rejection.code, ErrorCode::InvalidArgument),
+                Ok(call) => {
+                    prop_assert!((1..=DEADLINE_MS_MAX).contains(&call.timeout_ms));
+                    prop_assert_eq!(call.request.is_some(), headers.contains_key(REQUEST_ID));
+                }
+            }
+        }
+
+        #[test]
+        fn fields_of_any_kind_are_refused_or_give_a_deadline_within_bounds(
+            client in vec(any::<u8>(), 0..20), request in vec(any::<u8>(), 0..20), timeout_ms in any::<u64>(),
+        ) {
+            for request in [request, vec![0x71; 16]] {
+                if let Ok(call) = Call::from_fields(&client, &request, timeout_ms) {
+                    prop_assert!((1..=DEADLINE_MS_MAX).contains(&call.timeout_ms));
+                    prop_assert!(call.request.is_none_or(|request| request.client != 0));
+                }
+            }
+        }
     }
 }

@@ -527,4 +527,22 @@ mod tests {
         let request = Request::builder().uri("/v1/groups?after=1.0&after=2.0").body(Body::empty()).unwrap();
         assert_eq!(Asked::read(request, not_asked).await.err().unwrap().message, "after: is given twice");
     }
+
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_request_line_of_any_kind_is_read_or_refused_and_told_what_is_near(
+            path in "(/[a-zA-Z0-9%._{}~:-]{0,12}){0,6}", query in "([a-z%-]{0,6}=?[a-z0-9%+.]{0,9}&?){0,4}",
+        ) {
+            let Ok(uri) = format!("/{path}?{query}").parse::<Uri>() else { return Ok(()) };
+            prop_assert_eq!(nearest(uri.path()).len(), NEAREST);
+            methods_of(uri.path());
+            let request = Request::builder().uri(uri).body(Body::empty()).unwrap();
+            let read = futures_util::FutureExt::now_or_never(Asked::read(request, not_asked)).expect("nothing is waited for");
+            if let Err(rejection) = read {
+                prop_assert_eq!(rejection.code, ErrorCode::InvalidArgument);
+            }
+        }
+    }
 }

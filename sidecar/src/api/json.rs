@@ -537,4 +537,54 @@ mod tests {
         let (name, data) = of(Kind::Connection(suspended));
         assert_eq!((name, &data["connection"]), ("connection", &json!({"state": "suspended"})));
     }
+
+    use proptest::prelude::*;
+
+    /// Every body that there is.
+    fn parse_all(body: &[u8]) {
+        let refused = [
+            parse::<Create>(body).err(),
+            parse::<Configure>(body).err(),
+            parse::<Join>(body).err(),
+            parse::<SetMetadata>(body).err(),
+            parse::<StepDown>(body).err(),
+            parse::<Release>(body).err(),
+            parse::<Acquire>(body).err(),
+            parse::<WithToken>(body).err(),
+            parse::<Nothing>(body).err(),
+        ];
+        for rejection in refused.into_iter().flatten() {
+            assert!(rejection.message.starts_with("body: "), "{rejection}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_of_any_bytes_is_taken_or_refused_by_name(
+            bytes in proptest::collection::vec(any::<u8>(), 0..60),
+            name in prop::sample::select(vec!["config", "metadata", "zone", "ttl_ms", "if_term", "term", "token", "wait_ms"]),
+            value in "[0-9]{1,25}|\"[0-9+-]{0,25}\"|\\{\"[a-z_]{0,9}\": *\"?[0-9a]{0,9}\"?\\}|null|\\[*",
+            cut in 0_usize..60,
+        ) {
+            parse_all(&bytes);
+            let body = format!("{{\"{name}\": {value}}}");
+            parse_all(body.as_bytes());
+            parse_all(&body.as_bytes()[..cut.min(body.len())]);
+            parse_all(&[body.as_bytes(), &bytes].concat());
+        }
+
+        #[test]
+        fn a_number_is_itself_as_text_and_as_a_number(number in any::<u64>()) {
+            for body in [format!(r#"{{"token": {number}}}"#), format!(r#"{{"token": "{number}"}}"#)] {
+                prop_assert_eq!(parse::<WithToken>(body.as_bytes()).unwrap().token, number);
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_nested_without_end_is_refused() {
+        for open in ["{\"metadata\":", "{\"config\":", "{\"a\":["] {
+            parse_all(open.repeat(100_000).as_bytes());
+        }
+    }
 }

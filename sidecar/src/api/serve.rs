@@ -9,7 +9,9 @@ use std::time::Duration;
 use axum::Router;
 use coterie_core::limits::WATCHES_MAX;
 use coterie_env::{Env, Listener};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+#[cfg(not(feature = "sim"))]
+use hyper_util::rt::TokioExecutor as Executor;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -30,6 +32,25 @@ struct Shared {
     routes: Router,
     ending: Ending,
     connections: Arc<Semaphore>,
+}
+
+/// Runs requests as tasks that stand still with their process.
+#[cfg(feature = "sim")]
+#[derive(Clone)]
+struct Executor;
+
+#[cfg(feature = "sim")]
+impl Executor {
+    fn new() -> Self {
+        Self
+    }
+}
+
+#[cfg(feature = "sim")]
+impl<F: Future<Output: Send> + Send + 'static> hyper::rt::Executor<F> for Executor {
+    fn execute(&self, task: F) {
+        tokio::spawn(coterie_env::pause::gated(task));
+    }
 }
 
 /// How connections end: they are told by the one, and waited for by the other.
@@ -162,7 +183,7 @@ async fn connection<S>(shared: &Shared, stream: S)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(Executor::new());
     builder.http1().timer(TokioTimer::new());
     let streams = u32::try_from(WATCHES_MAX).unwrap_or(u32::MAX);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(streams);

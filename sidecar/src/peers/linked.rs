@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use coterie_env::spawn::BoxFuture;
+use coterie_mutants::{Point, rarely};
 use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::{Frame, Frames, LaneClosed, LaneOpened, Opening, RaftAnswer};
 use futures_util::stream::{BoxStream, FuturesUnordered};
@@ -163,6 +164,9 @@ impl<S: Answering> Linked<S> {
                             }
                             None => {}
                         }
+                    }
+                    if rarely(Point::LinkEnds) {
+                        break;
                     }
                 }
             }

@@ -7,9 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::command::{self, Answer, Query};
-use coterie_core::{ErrorCode, EventId, MemberName, PartitionId, Primitive, Rejection, SessionId};
+use coterie_core::machine::PendingRelease;
+use coterie_core::{
+    ErrorCode, EventId, GroupName, MemberName, NodeId, PartitionId, Primitive, Rejection, SessionId, Term,
+};
 use coterie_env::Listener;
 use coterie_env::spawn::BoxFuture;
+use coterie_mutants::{Mutant, is_on};
 use coterie_proto::admin::admin_server::AdminServer;
 use coterie_proto::peer::frame::Body;
 use coterie_proto::peer::peer_server::{Peer, PeerServer};
@@ -27,6 +31,7 @@ use super::linked::{self, Answers};
 use super::tls::{self, Roles, Tls};
 use crate::limits;
 use crate::node::Node;
+use crate::sessions::Heard;
 use crate::sessions::keeper::{Holder, Touched};
 use crate::watch::{Frame, check_known};
 
@@ -200,6 +205,12 @@ impl Service {
     pub(super) async fn answer(&self, roles: Roles, opening: Option<&Opening>, call: Body) -> Option<Body> {
         match call {
             Body::Raft(peer::Raft { partition, to_node, kind, payload }) => {
+                if is_on(Mutant::HideDeadPartition)
+                    && let Some(opening) = opening
+                {
+                    let all = self.node.partitions().all().into_iter();
+                    all.for_each(|(_, partition)| partition.heard_of_process(NodeId(opening.from_node)));
+                }
                 let answer = match self.addressed(roles, opening, partition, to_node) {
                     Ok(partition) => partition.handle(kind, payload).await,
                     Err(error) => Err(error),
@@ -234,10 +245,12 @@ impl Service {
                     return Some(Body::KeptAlive(peer::KeepAliveResponse::default()));
                 }
                 let patience = (sessions.len() == 1).then_some(Duration::from_millis(limits::TRY_MS_MAX));
-                let mut holder = Holder { session: SessionId(0), member: MemberName(member), incarnation };
+                let (session, heard) = (SessionId(0), Vec::new());
+                let mut holder = Holder { session, member: MemberName(member), incarnation, heard };
                 let mut answers = Vec::with_capacity(sessions.len());
-                for peer::SessionRef { partition, session } in sessions {
+                for peer::SessionRef { partition, session, heard } in sessions {
                     holder.session = SessionId(session);
+                    holder.heard = heard.into_iter().take(limits::RELEASES_MAX).map(heard_of).collect();
                     answers.push(self.keep_alive_here(partition, &holder, patience).await);
                 }
                 Some(Body::KeptAlive(peer::KeepAliveResponse { sessions: answers }))
@@ -319,6 +332,7 @@ impl Service {
         patience: Option<Duration>,
     ) -> peer::SessionAlive {
         use peer::session_alive::Result as Answer;
+        let mut releases = Vec::new();
         let result = match self.local(partition) {
             Err(elsewhere) => match *elsewhere {
                 Elsewhere::NotLeader(elsewhere) => Answer::NotLeader(elsewhere),
@@ -336,14 +350,25 @@ impl Service {
                     None => Touched::Elsewhere(None),
                 };
                 match touched {
-                    Touched::Alive => Answer::Alive(true),
+                    Touched::Alive(pending) => {
+                        releases = pending.into_iter().map(release_to_wire).collect();
+                        Answer::Alive(true)
+                    }
                     Touched::Lost => Answer::Lost(true),
                     Touched::Elsewhere(leader) => Answer::NotLeader(not_leader(leader)),
                 }
             }
         };
-        peer::SessionAlive { result: Some(result) }
+        peer::SessionAlive { result: Some(result), releases }
     }
+}
+
+fn heard_of(peer::Release { group, term, ms }: peer::Release) -> Heard {
+    Heard { group: GroupName::from(&*group), term: Term(term), left_ms: ms }
+}
+
+fn release_to_wire(PendingRelease { group, term, timeout_ms, session: _ }: PendingRelease) -> peer::Release {
+    peer::Release { group: group.to_string(), term: term.0, ms: timeout_ms }
 }
 
 /// What a client sidecar may propose: nothing that only a partition's leader, or a member, decides.

@@ -9,7 +9,7 @@ use coterie_env::Env;
 use tokio::sync::{Notify, watch};
 
 use super::mirror::Mirror;
-use super::state::{Control, SelfState, decide};
+use super::state::{Control, SelfState, SessionSays, decide};
 use super::unheld;
 use crate::sessions::{Session, SessionState, SessionStatus};
 
@@ -71,7 +71,9 @@ impl Held {
         let lease_until_ms = (presence == Presence::Lease).then(|| now_ms.saturating_add(ttl_ms));
         let control = Control { lease_until_ms, ..Control::default() };
         let status = *session.status().borrow();
-        let (state, _) = watch::channel(mirror.with(|folded| decide(id, folded, status, &control, now_ms)));
+        // Nobody is told of this.
+        let session_says = SessionSays { status, release_until_ms: None };
+        let (state, _) = watch::channel(mirror.with(|folded| decide(id, folded, session_says, &control, now_ms)));
         let (ended, _) = watch::channel(None);
         Self {
             id,
@@ -107,11 +109,12 @@ impl Held {
     /// What the application may be told now. The sidecar keeps its place for as long as this says.
     pub(super) fn tell(&self) -> SelfState {
         let mut control = self.lock();
-        let state = self.decide(&control);
-        if state.leads {
+        let said = |state: &SelfState| state.leads.then_some((state.term, state.valid_until_ms));
+        let state = self.decide(&control, said);
+        if let Some((said, said_ms)) = said(&state) {
             let (term, until_ms) = control.told.unwrap_or_default();
-            let kept_ms = if term == state.term { until_ms } else { 0 };
-            control.told = Some((state.term, state.valid_until_ms.max(kept_ms)));
+            let kept_ms = if term == said { until_ms } else { 0 };
+            control.told = Some((said, said_ms.max(kept_ms)));
         }
         state
     }
@@ -262,7 +265,7 @@ impl Held {
     fn step(&self) -> Step {
         let now_ms = self.env.clock.monotonic_ms();
         let control = self.lock().clone();
-        let next = self.decide(&control);
+        let next = self.decide(&control, |_| None);
         let wake_ms = next.leads.then_some(next.valid_until_ms);
         if next.session == SessionState::Lost {
             self.end(End::Lost);
@@ -271,6 +274,9 @@ impl Held {
         }
         self.state.send_if_modified(|state| {
             let changed = *state != next;
+            if next.releasing && !state.releasing {
+                self.session.hurry();
+            }
             *state = next;
             changed
         });
@@ -284,10 +290,17 @@ impl Held {
         }
     }
 
-    fn decide(&self, control: &Control) -> SelfState {
+    /// What may be said; `said`, what of it the application is told.
+    fn decide(&self, control: &Control, said: impl FnOnce(&SelfState) -> Option<(Term, u64)>) -> SelfState {
         let status = *self.session.status().borrow();
         let now_ms = self.env.clock.monotonic_ms();
-        self.mirror.with(|folded| decide(self.id, folded, status, control, now_ms))
+        let decide = |release_until_ms: &dyn Fn(Term) -> Option<u64>| {
+            self.mirror.with(|folded| {
+                let session = SessionSays { status, release_until_ms: release_until_ms(folded.term) };
+                decide(self.id, folded, session, control, now_ms)
+            })
+        };
+        self.session.releases().tell(&self.group, decide, said, now_ms)
     }
 
     fn change(&self, change: impl FnOnce(&mut Control)) {

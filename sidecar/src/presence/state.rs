@@ -178,8 +178,18 @@ pub struct SelfState {
     pub elected_at: EventId,
 }
 
+/// What is known by the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionSays {
+    /// How it is.
+    pub status: SessionStatus,
+    /// Until when the leader may go on that was asked to release, as the partition's leader said with a keep-alive.
+    pub release_until_ms: Option<u64>,
+}
+
 /// Decides what may be said at `now_ms`.
-pub fn decide(member: MemberId, folded: &Folded, session: SessionStatus, control: &Control, now_ms: u64) -> SelfState {
+pub fn decide(member: MemberId, folded: &Folded, session: SessionSays, control: &Control, now_ms: u64) -> SelfState {
+    let SessionSays { status: session, release_until_ms } = session;
     let elected = folded.leader == Some(member);
     let given_up = control.withdrawn
         || control.released >= Some(folded.term)
@@ -187,7 +197,8 @@ pub fn decide(member: MemberId, folded: &Folded, session: SessionStatus, control
     let until_ms = session
         .valid_until_ms
         .min(control.lease_until_ms.unwrap_or(u64::MAX))
-        .min(folded.release_until_ms.unwrap_or(u64::MAX));
+        .min(folded.release_until_ms.unwrap_or(u64::MAX))
+        .min(release_until_ms.unwrap_or(u64::MAX));
     let leads = elected && !given_up && session.state != SessionState::Lost && now_ms < until_ms;
     SelfState {
         member,

@@ -8,7 +8,7 @@ use coterie_core::{ErrorCode, EventId, GroupName, MemberId, Rejection, RequestId
 use super::held::is_unvouched;
 use super::join::{bind, has_left, orphans, told};
 use super::probe::{Found, Tracker, Verdict, judge};
-use super::state::{Control, Folded, decide, place_of};
+use super::state::{Control, Folded, SessionSays, decide, place_of};
 use crate::sessions::{SessionState, SessionStatus};
 
 const OWN: MemberId = MemberId(5);
@@ -57,8 +57,12 @@ fn live_until(valid_until_ms: u64) -> SessionStatus {
     SessionStatus { state: SessionState::Live, valid_until_ms }
 }
 
+fn said(status: SessionStatus) -> SessionSays {
+    SessionSays { status, release_until_ms: None }
+}
+
 fn leads(folded: &Folded, session: SessionStatus, control: &Control, now_ms: u64) -> Option<u64> {
-    let state = decide(OWN, folded, session, control, now_ms);
+    let state = decide(OWN, folded, said(session), control, now_ms);
     assert_eq!(state.leads, state.valid_until_ms > now_ms, "{state:?}");
     state.leads.then_some(state.valid_until_ms)
 }
@@ -97,10 +101,18 @@ fn d16_nothing_is_vouched_for_beyond_a_release_timeout() {
     let mut folded = led_by_own();
     let asked = GroupEvent::Releasing { term: Term(1), leader: OWN, timeout_ms: 30, reason: "drain".to_owned() };
     folded.event(&event(id(6, 0), asked), 10);
-    let state = decide(OWN, &folded, live_until(100), &Control::default(), 20);
+    let state = decide(OWN, &folded, said(live_until(100)), &Control::default(), 20);
     assert!(state.leads && state.releasing);
     assert_eq!(state.valid_until_ms, 40);
     assert_eq!(leads(&folded, live_until(100), &Control::default(), 40), None);
+}
+
+#[test]
+fn d16_a_release_counts_too_of_which_the_watch_does_not_know_yet() {
+    let asked = SessionSays { status: live_until(100), release_until_ms: Some(40) };
+    let state = decide(OWN, &led_by_own(), asked, &Control::default(), 20);
+    assert_eq!((state.leads, state.valid_until_ms), (true, 40));
+    assert!(!decide(OWN, &led_by_own(), asked, &Control::default(), 40).leads);
 }
 
 #[test]
@@ -265,5 +277,15 @@ fn d20_a_probe_judges_the_status_line() {
     }
     for unwell in ["HTTP/1.1 503 Service Unavailable\r\n", "HTTP/1.1 100 Continue\r\n", "SSH-2.0-x\r\n", "", "200"] {
         assert!(matches!(judge(unwell.as_bytes()), Found::Unwell(_)), "{unwell}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn d20_an_answer_of_any_bytes_is_judged(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..60), status in 0_u16..) {
+        judge(&bytes);
+        judge(&[b"HTTP/1.1 ", &bytes[..]].concat());
+        let healthy = judge(format!("HTTP/1.1 {status} x\r\n").as_bytes()) == Found::Healthy;
+        proptest::prop_assert_eq!(healthy, (200..400).contains(&status));
     }
 }

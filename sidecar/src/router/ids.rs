@@ -1,6 +1,6 @@
 //! The ids under which a sidecar sends what it asks for by itself (D11).
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Mutex;
 
 use coterie_core::RequestId;
 use coterie_env::Random;
@@ -12,42 +12,41 @@ use crate::limits::{CLIENT_IDS, CLIENT_RUN, CLOCK_BACK_MS_MAX};
 /// would be refused as ahead of time, and ids that do not as older than what was forgotten, clients begin anew instead.
 pub(super) struct Ids {
     clients: [u128; CLIENT_IDS],
-    minted: AtomicUsize,
-    newest_ms: AtomicU64,
+    last: Mutex<Last>,
+}
+
+/// What was minted so far.
+struct Last {
+    minted: usize,
+    newest_ms: u64,
     /// How often clients began anew.
-    epoch: AtomicU64,
+    epoch: u128,
 }
 
 impl Ids {
     pub(super) fn new(random: &dyn Random, wall_ms: u64) -> Self {
-        Self {
-            clients: std::array::from_fn(|_| uuid_v7(random, wall_ms)),
-            minted: AtomicUsize::new(0),
-            newest_ms: AtomicU64::new(wall_ms),
-            epoch: AtomicU64::new(0),
-        }
+        let clients = std::array::from_fn(|_| uuid_v7(random, wall_ms));
+        Self { clients, last: Mutex::new(Last { minted: 0, newest_ms: wall_ms, epoch: 0 }) }
     }
 
     pub(super) fn mint(&self, random: &dyn Random, wall_ms: u64) -> RequestId {
-        let number = self.minted.fetch_add(1, Ordering::Relaxed);
-        let newest_ms = self.newest_ms.fetch_max(wall_ms, Ordering::Relaxed);
-        let set_back = wall_ms.saturating_add(CLOCK_BACK_MS_MAX) < newest_ms;
-        // Of those that see it at the same time one begins anew for all.
-        if set_back && self.newest_ms.compare_exchange(newest_ms, wall_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-        {
-            self.epoch.fetch_add(1, Ordering::Relaxed);
+        let mut last = self.last.lock().expect("no panic while the lock is held");
+        if wall_ms.saturating_add(CLOCK_BACK_MS_MAX) < last.newest_ms {
+            last.newest_ms = wall_ms;
+            last.epoch += 1;
         }
-        let issued_ms = if set_back { wall_ms } else { wall_ms.max(newest_ms) };
+        last.newest_ms = last.newest_ms.max(wall_ms);
         // Some of one client after another: what partitions keep of it is at hand for the next.
-        let client = self.clients[number / CLIENT_RUN % CLIENT_IDS];
-        let epoch = u128::from(self.epoch.load(Ordering::Relaxed));
-        RequestId { client: client.wrapping_add(epoch), request: uuid_v7(random, issued_ms) }
+        let client = self.clients[last.minted / CLIENT_RUN % CLIENT_IDS].wrapping_add(last.epoch);
+        last.minted = last.minted.wrapping_add(1);
+        RequestId { client, request: uuid_v7(random, last.newest_ms) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use coterie_env::Random;
 

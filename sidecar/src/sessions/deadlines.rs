@@ -10,6 +10,7 @@ use coterie_core::machine::PendingRelease;
 use coterie_core::{GroupName, SessionId, Term};
 use coterie_mutants::{Mutant, is_on};
 
+use super::RATE_MARGIN;
 use crate::limits;
 
 /// So many sessions that are gone are no matter.
@@ -135,13 +136,18 @@ impl Deadlines {
             self.sessions.set_new(id, self.tick_ms + left_ms);
             self.newest = self.newest.max(id);
         }
-        if releases.is_empty() && self.releases.is_empty() {
+        if self.releases.is_empty() {
             return;
         }
-        let pending: BTreeSet<_> = releases.iter().map(|release| (release.group.clone(), release.term)).collect();
+        let pending: BTreeSet<_> = releases.into_iter().map(|release| (release.group, release.term)).collect();
         self.releases.retain(|key| pending.contains(key));
-        for PendingRelease { group, term, timeout_ms } in releases {
-            self.releases.set_new((group, term), self.tick_ms + timeout_ms);
+    }
+
+    /// The sidecar of a leader that was asked to release knows of that, and vouches for so much longer at most. Its first
+    /// word counts: what it says later is later. The caller knows that this release is pending.
+    pub(super) fn heard(&mut self, release: (GroupName, Term), left_ms: u64, now_ms: u64) {
+        if self.leads {
+            self.releases.set_new(release, now_ms + left_ms + left_ms.div_ceil(RATE_MARGIN));
         }
     }
 
@@ -509,14 +515,22 @@ mod tests {
     }
 
     #[test]
-    fn a_release_runs_out_once_it_is_pending_and_not_after_it_is_done() {
+    fn d16_a_release_runs_out_once_its_leaders_sidecar_knows_of_it_and_not_after_it_is_done() {
         let mut deadlines = leading([]);
-        let release = PendingRelease { group: "g".into(), term: Term(3), timeout_ms: 100 };
-        deadlines.take(Timed { opened: Vec::new(), releases: vec![release] });
-        tick(&mut deadlines, 99);
-        assert_eq!(deadlines.due().releases, []);
-        tick(&mut deadlines, 100);
-        assert_eq!(deadlines.due().releases, [("g".into(), Term(3))]);
+        let release = PendingRelease { group: "g".into(), term: Term(3), timeout_ms: 100, session: SessionId(1) };
+        let take = |deadlines: &mut Led| {
+            deadlines.take(Timed { opened: Vec::new(), releases: vec![release.clone()] });
+        };
+        take(&mut deadlines);
+        tick(&mut deadlines, 400);
+        assert_eq!(deadlines.due().releases, [], "nobody knows of it");
+        deadlines.heard(("g".into(), Term(3)), 100, 400);
+        deadlines.heard(("g".into(), Term(3)), 900, 450);
+        take(&mut deadlines);
+        tick(&mut deadlines, 500);
+        assert_eq!(deadlines.due().releases, [], "clocks may run at different rates");
+        tick(&mut deadlines, 501);
+        assert_eq!(deadlines.due().releases, [("g".into(), Term(3))], "the first word counts");
         end(&mut deadlines, &[], Fate::Unknown);
         deadlines.look([]);
         assert!(deadlines.due().is_empty());

@@ -2,6 +2,7 @@
 
 mod keep_alives;
 mod plan;
+mod releases;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -13,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use self::plan::Opened;
+pub use self::releases::{Heard, Releases};
 use super::RATE_MARGIN;
 use crate::deadline::Deadline;
 use crate::directory::Directory;
@@ -44,8 +46,11 @@ pub struct SessionStatus {
 /// One session. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {
+    partition: PartitionId,
     id: SessionId,
     status: watch::Receiver<SessionStatus>,
+    releases: Arc<Releases>,
+    opened: mpsc::UnboundedSender<Opened>,
 }
 
 impl Session {
@@ -57,6 +62,17 @@ impl Session {
     /// Its status, followed.
     pub fn status(&self) -> watch::Receiver<SessionStatus> {
         self.status.clone()
+    }
+
+    /// The leaders that it carries, as far as they are asked to release.
+    pub fn releases(&self) -> &Releases {
+        &self.releases
+    }
+
+    /// Keeps it alive at once: the partition's leader waits for word of a release.
+    pub fn hurry(&self) {
+        // An error: the process stops.
+        let _ = self.opened.send(Opened { partition: self.partition.clone(), id: self.id, is_new: false });
     }
 }
 
@@ -187,7 +203,8 @@ impl Sessions {
         let vouched = self.vouched(sent_ms);
         let unproven = SessionStatus { valid_until_ms: sent_ms, ..vouched };
         let (sender, status) = watch::channel(if is_new { vouched } else { unproven });
-        let session = Session { id, status };
+        let (partition_of, opened) = (partition.clone(), inner.opened.clone());
+        let session = Session { partition: partition_of, id, status, releases: Arc::default(), opened };
         let mut table = self.lock();
         if table.closed {
             // It expires.

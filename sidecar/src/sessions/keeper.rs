@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use coterie_core::command::{self, Command, Envelope, GroupOp};
+use coterie_core::machine::PendingRelease;
 use coterie_core::{ErrorCode, MemberName, PartitionId, SessionId};
 use coterie_env::Env;
 use coterie_replication::{Partition, ProposeError};
 use tokio_util::sync::CancellationToken;
 
+use super::Heard;
 use super::deadlines::{Deadlines, Due, Fate, Kept, Timed};
 use crate::limits;
 
@@ -23,13 +25,16 @@ pub struct Holder {
     pub member: MemberName,
     /// Its run.
     pub incarnation: u64,
+    /// The releases that it knows of.
+    pub heard: Vec<Heard>,
 }
 
 /// What a keep-alive gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
-    /// The session counts for its full time-out from when the keep-alive was sent.
-    Alive,
+    /// The session counts for its full time-out from when the keep-alive was sent. These releases wait for leaders that it
+    /// carries.
+    Alive(Vec<PendingRelease>),
     /// The session is gone.
     Lost,
     /// Not the leader, or not able to say so; perhaps this one is.
@@ -90,13 +95,25 @@ impl Keeper {
     }
 
     fn touched(&self, partition: &Partition, holder: &Holder) -> Touched {
-        let Holder { session, member, incarnation } = holder;
+        let Holder { session, member, incarnation, heard } = holder;
         let session = *session;
-        let held = partition.with_machine(|machine| machine.session_held_by(session, member, *incarnation));
-        let Some(ttl_ms) = held else { return Touched::Lost };
+        let held = partition.with_machine(|machine| {
+            let ttl_ms = machine.session_held_by(session, member, *incarnation)?;
+            let releases: Vec<_> = machine.releases_of(session).take(limits::RELEASES_MAX).cloned().collect();
+            Some((ttl_ms, releases))
+        });
+        let Some((ttl_ms, releases)) = held else { return Touched::Lost };
         let now_ms = self.env.clock.monotonic_ms();
-        match self.lock().keep(session, now_ms, ttl_ms) {
-            Kept::Alive => Touched::Alive,
+        let mut deadlines = self.lock();
+        match deadlines.keep(session, now_ms, ttl_ms) {
+            Kept::Alive => {
+                for Heard { group, term, left_ms } in heard {
+                    if releases.iter().any(|release| release.group == *group && release.term == *term) {
+                        deadlines.heard((group.clone(), *term), *left_ms, now_ms);
+                    }
+                }
+                Touched::Alive(releases)
+            }
             Kept::Expiring => Touched::Lost,
             Kept::NotLeading => Touched::Elsewhere(None),
         }

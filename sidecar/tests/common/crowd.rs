@@ -26,6 +26,7 @@ pub async fn kept_alive(
     let named = |(id, session): &(&PartitionId, SessionId)| peer::SessionRef {
         partition: Some(to_wire(id)),
         session: session.0,
+        heard: Vec::new(),
     };
     let Holder { member, incarnation, .. } = holder;
     let sessions = sessions.iter().map(named).collect();
@@ -66,7 +67,7 @@ impl Crowd {
                 let (router, deadline) = (node.router(), Deadline::after_ms(node.env(), 60_000));
                 let (_, reply) = router.write(router.mint(), &id, command, deadline).await.unwrap();
                 let Reply::Session(session) = reply else { panic!("{reply:?} is not a session") };
-                Holder { session, member, incarnation: 1 }
+                Holder { session, member, incarnation: 1, heard: Vec::new() }
             }
         };
         let partition = node.partitions().get(&id).unwrap();
@@ -85,7 +86,7 @@ impl Crowd {
         let keeper = self.node.keepers().get(&self.id).unwrap();
         let timeout = Duration::from_secs(5);
         let touched = join_all(self.holders.iter().map(|holder| keeper.touch(&self.partition, holder, timeout))).await;
-        assert!(touched.iter().all(|touched| *touched == Touched::Alive), "all of them live");
+        assert!(touched.iter().all(|touched| matches!(touched, Touched::Alive(_))), "all of them live");
     }
 
     pub fn live(&self) -> usize {

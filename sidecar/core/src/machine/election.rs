@@ -83,6 +83,7 @@ impl Group {
     /// The release that the partition's leader must time.
     pub(super) fn pending_release(&self) -> Option<PendingRelease> {
         let timeout_ms = self.releasing?;
-        Some(PendingRelease { group: self.name.clone(), term: self.term, timeout_ms })
+        let session = self.members.get(&self.leader?)?.view.session;
+        Some(PendingRelease { group: self.name.clone(), term: self.term, timeout_ms, session })
     }
 }

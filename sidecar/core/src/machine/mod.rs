@@ -120,6 +120,8 @@ pub struct PendingRelease {
     pub term: Term,
     /// How long the leader may take.
     pub timeout_ms: u64,
+    /// The session that carries the leader.
+    pub session: SessionId,
 }
 
 /// What applying one command gave.
@@ -264,9 +266,9 @@ impl Machine {
             let EventKind::Group(event) = kind else { continue };
             let group = || GroupName::from(&*of.name);
             match event {
-                GroupEvent::Releasing { term, leader: _, timeout_ms, reason: _ } => {
-                    let release = PendingRelease { group: group(), term: *term, timeout_ms: *timeout_ms };
-                    self.releasing.insert(group(), release);
+                GroupEvent::Releasing { .. } => {
+                    let release = self.groups.get(&group()).and_then(|group| group.pending_release());
+                    self.releasing.extend(release.map(|release| (group(), release)));
                 }
                 GroupEvent::Vacated { .. } | GroupEvent::Deleted if !self.releasing.is_empty() => {
                     self.releasing.remove(&group());
@@ -416,6 +418,11 @@ impl Machine {
     /// Whether a session is live.
     pub fn has_session(&self, id: SessionId) -> bool {
         self.sessions.live().contains_key(&id)
+    }
+
+    /// Releases that are pending and wait for the leaders that a session carries. Costs as much as there are of all sessions.
+    pub fn releases_of(&self, session: SessionId) -> impl Iterator<Item = &PendingRelease> {
+        self.releasing.values().filter(move |release| release.session == session)
     }
 
     /// Releases that are pending, for the leader's timers. In the order of the groups' names. Costs as much as it gives.

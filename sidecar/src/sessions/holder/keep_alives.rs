@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use coterie_core::{MemberName, PartitionId, SessionId};
+use coterie_core::machine::PendingRelease;
+use coterie_core::{GroupName, MemberName, PartitionId, SessionId, Term};
+use coterie_mutants::{Point, rarely};
 use coterie_proto::peer;
 use coterie_proto::peer::frame::Body;
 use futures_util::StreamExt as _;
@@ -14,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::plan::{Ask, Opened, Plan};
-use super::{SessionState, Sessions};
+use super::{Heard, SessionState, Sessions};
 use crate::limits;
 use crate::peers::client::to_wire;
 use crate::sessions::keeper::{Holder, Touched};
@@ -60,6 +62,9 @@ pub(super) async fn run(sessions: &Sessions, mut opened: mpsc::UnboundedReceiver
 
 impl Sessions {
     async fn ask(&self, ask: Ask) -> Asked {
+        if rarely(Point::LateKeepAlive) {
+            tokio::time::sleep(Duration::from_millis(self.0.ttl_ms / 3)).await;
+        }
         let sent_ms = self.0.env.clock.monotonic_ms();
         let timeout = Duration::from_millis(limits::TRY_MS_MAX.min(self.0.ttl_ms / 3));
         let touched = match &*ask.sessions {
@@ -68,6 +73,12 @@ impl Sessions {
             _ => self.touch_there(&ask, timeout).await,
         };
         Asked { ask, sent_ms, touched }
+    }
+
+    /// The releases that the sidecar knows of.
+    fn heard(&self, partition: &PartitionId) -> Vec<Heard> {
+        let now_ms = self.0.env.clock.monotonic_ms();
+        self.held(partition).map(|session| session.releases.heard(now_ms)).unwrap_or_default()
     }
 
     /// Whether the partition's group was deleted, and its sessions with it.
@@ -80,7 +91,8 @@ impl Sessions {
         let inner = &self.0;
         match (inner.partitions.get(partition), inner.keepers.get(partition)) {
             (Some(local), Some(keeper)) => {
-                let holder = Holder { session: *id, member: inner.own.clone(), incarnation: inner.incarnation };
+                let heard = self.heard(partition);
+                let holder = Holder { session: *id, member: inner.own.clone(), incarnation: inner.incarnation, heard };
                 keeper.touch(&local, &holder, timeout).await
             }
             _ => Touched::Elsewhere(None),
@@ -91,6 +103,7 @@ impl Sessions {
         let named = |(partition, id): &(PartitionId, SessionId)| peer::SessionRef {
             partition: Some(to_wire(partition)),
             session: id.0,
+            heard: self.heard(partition).into_iter().map(heard_to_wire).collect(),
         };
         let request = peer::KeepAliveRequest {
             member: self.0.own.0.clone(),
@@ -101,7 +114,7 @@ impl Sessions {
             Ok(Body::KeptAlive(response)) if response.sessions.len() == sessions.len() => response.sessions,
             _ => return sessions.iter().map(|_| Touched::Elsewhere(None)).collect(),
         };
-        answers.into_iter().map(|alive| touched(alive.result)).collect()
+        answers.into_iter().zip(sessions).map(|(alive, (_, id))| touched(alive, *id)).collect()
     }
 
     fn settle(&self, plan: &mut Plan, Asked { ask: Ask { member, sessions }, sent_ms, touched }: Asked) {
@@ -111,7 +124,7 @@ impl Sessions {
                 Touched::Elsewhere(_) if inner.partitions.know_leader(&partition) => {}
                 Touched::Elsewhere(Some(leader)) => inner.directory.note_leader(&partition, leader),
                 Touched::Elsewhere(None) => inner.directory.forget_leader(&partition, &member),
-                Touched::Alive | Touched::Lost => {}
+                Touched::Alive(_) | Touched::Lost => {}
             }
             if plan.settle(&member, &partition, id, &touched, Instant::now()) {
                 self.take(&partition, id, sent_ms, &touched);
@@ -125,7 +138,12 @@ impl Sessions {
         let mut table = self.lock();
         let Some(held) = table.sessions.get(partition).filter(|held| held.session.id == id) else { return };
         match touched {
-            Touched::Alive => _ = held.status.send_replace(self.vouched(sent_ms)),
+            Touched::Alive(releases) => {
+                held.status.send_replace(self.vouched(sent_ms));
+                if held.session.releases.pending(releases, sent_ms, now_ms) {
+                    held.session.hurry();
+                }
+            }
             Touched::Lost => {
                 tracing::warn!(%partition, session = id.0, "the session is lost");
                 held.lose(now_ms);
@@ -146,10 +164,20 @@ impl Sessions {
     }
 }
 
-fn touched(result: Option<peer::session_alive::Result>) -> Touched {
+fn heard_to_wire(Heard { group, term, left_ms }: Heard) -> peer::Release {
+    peer::Release { group: group.to_string(), term: term.0, ms: left_ms }
+}
+
+fn touched(peer::SessionAlive { result, releases }: peer::SessionAlive, session: SessionId) -> Touched {
     use peer::session_alive::Result as Answer;
+    let release = |peer::Release { group, term, ms }| PendingRelease {
+        group: GroupName::from(&*group),
+        term: Term(term),
+        timeout_ms: ms,
+        session,
+    };
     match result {
-        Some(Answer::Alive(_)) => Touched::Alive,
+        Some(Answer::Alive(_)) => Touched::Alive(releases.into_iter().map(release).collect()),
         Some(Answer::Lost(_)) => Touched::Lost,
         Some(Answer::NotLeader(elsewhere)) => {
             Touched::Elsewhere(Some(elsewhere.leader).filter(|leader| !leader.is_empty()).map(MemberName))

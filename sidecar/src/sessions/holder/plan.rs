@@ -127,7 +127,7 @@ impl Plan {
         let next_beat = self.next_beat(now);
         let Some(kept) = self.sessions.get_mut(partition).filter(|kept| kept.id == id) else { return false };
         let due = match touched {
-            Touched::Alive => {
+            Touched::Alive(_) => {
                 (kept.next, kept.failed) = (Next::Together, 0);
                 next_beat
             }
@@ -167,6 +167,10 @@ mod tests {
 
     const INTERVAL: Duration = Duration::from_millis(900);
     const PAUSE: Duration = Duration::from_millis(limits::RETRY_PAUSE_MS_MAX);
+
+    fn alive() -> Touched {
+        Touched::Alive(Vec::new())
+    }
 
     struct Planned {
         plan: Plan,
@@ -228,9 +232,9 @@ mod tests {
         let mut planned = Planned::with(3);
         assert_eq!(planned.next(), (100, asks([("a", &[1, 3]), ("b", &[2])])));
         assert_eq!(planned.plan.first_due(), None, "nothing is asked while it is asked already");
-        planned.settle("a", 1, &Touched::Alive, 150);
-        planned.settle("a", 3, &Touched::Alive, 150);
-        planned.settle("b", 2, &Touched::Alive, 990);
+        planned.settle("a", 1, &alive(), 150);
+        planned.settle("a", 3, &alive(), 150);
+        planned.settle("b", 2, &alive(), 990);
         assert_eq!(planned.next(), (1_000, asks([("a", &[1, 3]), ("b", &[2])])));
     }
 
@@ -251,7 +255,7 @@ mod tests {
         let now = planned.begun + Duration::from_millis(30);
         planned.plan.add(Opened { is_new: false, ..opened(2, 2) }, now);
         assert_eq!(planned.next(), (30, asks([("b", &[2])])));
-        planned.settle("b", 2, &Touched::Alive, 40);
+        planned.settle("b", 2, &alive(), 40);
         assert_eq!(planned.next(), (100, asks([("a", &[1]), ("b", &[2])])), "and then with the others");
     }
 
@@ -259,12 +263,12 @@ mod tests {
     fn one_that_no_leader_answers_is_asked_for_alone_and_holds_up_no_other() {
         let mut planned = Planned::with(3);
         planned.next();
-        planned.settle("a", 1, &Touched::Alive, 110);
+        planned.settle("a", 1, &alive(), 110);
         planned.settle("a", 3, &Touched::Elsewhere(None), 110);
         assert_eq!(planned.next(), (210, asks([("c", &[3])])), "the next round");
         planned.settle("c", 3, &Touched::Elsewhere(None), 220);
         assert_eq!(planned.next(), (320, asks([("a", &[3])])));
-        planned.settle("a", 3, &Touched::Alive, 330);
+        planned.settle("a", 3, &alive(), 330);
         assert_eq!(planned.next(), (1_000, asks([("a", &[1, 3])])), "and then with the others");
     }
 
@@ -290,8 +294,8 @@ mod tests {
         let mut planned = Planned::with(3);
         planned.next();
         assert!(planned.settle("a", 1, &Touched::Lost, 110));
-        assert!(planned.settle("a", 3, &Touched::Alive, 110));
-        assert!(!planned.settle("a", 1, &Touched::Alive, 120), "it is forgotten");
+        assert!(planned.settle("a", 3, &alive(), 110));
+        assert!(!planned.settle("a", 1, &alive(), 120), "it is forgotten");
         let now = planned.begun + Duration::from_millis(130);
         planned.plan.add(opened(2, 22), now);
         assert!(!planned.settle("b", 2, &Touched::Lost, 140), "another one has its place");

@@ -143,6 +143,33 @@ proptest::proptest! {
     }
 
     #[test]
+    fn no_text_of_any_script_makes_the_reader_panic(text in ".{0,80}(\\n.{0,80}){0,4}") {
+        let _ = Config::from_yaml(&text, &Overrides::default());
+    }
+
+    #[test]
+    fn a_right_file_with_something_in_it_is_taken_or_refused_with_a_sentence(at in 0usize..430, cut in 0usize..40, more in ".{0,12}") {
+        let whole = format!("{MEMBERS}{MANAGEMENT}");
+        let (at, end) = (at.min(whole.len()), (at + cut).min(whole.len()));
+        let text = format!("{}{more}{}", &whole[..at], &whole[end.max(at)..]);
+        if let Err(error) = Config::from_yaml(&text, &Overrides::default()) {
+            proptest::prop_assert!(!error.problems.is_empty());
+            let says = |problem: &super::super::Problem| !problem.what.is_empty() && !problem.right.is_empty();
+            proptest::prop_assert!(error.problems.iter().all(says), "{}", error);
+        }
+    }
+
+    #[test]
+    fn an_address_is_read_as_it_is_written(text in "[a-zA-Z0-9.:_\\[\\]+-]{0,30}", host in "[a-z]{1,9}|\\[::1?\\]", port in 1u16..) {
+        use super::super::Address;
+        let right = format!("{host}:{port}");
+        proptest::prop_assert_eq!(right.parse::<Address>().unwrap().to_string(), right);
+        if let Ok(address) = text.parse::<Address>() {
+            proptest::prop_assert_eq!(address.to_string().parse(), Ok(address));
+        }
+    }
+
+    #[test]
     fn no_cut_of_a_right_file_makes_the_reader_panic(from in 0usize..300, to in 0usize..300) {
         let whole = format!("{MEMBERS}{MANAGEMENT}");
         let _ = Config::from_yaml(whole.get(from..to).unwrap_or_default(), &Overrides::default());

@@ -83,13 +83,15 @@ fn s24_d3_a_member_that_joins_again_goes_to_the_end_of_the_queue() {
 
 #[test]
 fn d16_step_down_tells_the_leader_and_elects_nobody() {
-    let (mut partition, _, [first, ..]) = three();
+    let (mut partition, sessions, [first, ..]) = three();
     let events = partition.events(step_down("g"));
     let reason = "requested".to_owned();
     assert_eq!(events, [GroupEvent::Releasing { term: Term(1), leader: first, timeout_ms: 5_000, reason }]);
     assert!(partition.view("g").releasing);
-    let pending = PendingRelease { group: "g".into(), term: Term(1), timeout_ms: 5_000 };
-    assert_eq!(self::pending(&partition), [pending]);
+    let pending = PendingRelease { group: "g".into(), term: Term(1), timeout_ms: 5_000, session: sessions[0] };
+    let of = |session| partition.machine.releases_of(session).cloned().collect::<Vec<_>>();
+    assert_eq!((of(sessions[0]), of(sessions[1])), (self::pending(&partition), Vec::new()));
+    assert_eq!(of(sessions[0]), [pending]);
 }
 
 #[test]

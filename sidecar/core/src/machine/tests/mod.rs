@@ -18,6 +18,7 @@ use witness::Witness;
 mod dedup;
 mod directory;
 mod elections;
+mod foreign;
 mod groups;
 mod limits;
 mod locks;

@@ -52,14 +52,14 @@ fn op_strategy() -> impl Strategy<Value = Op> {
 
 /// One entry: what, how time goes on, whose request it is, and whether it is sent again later.
 #[derive(Clone, Debug)]
-struct Entry {
+pub(super) struct Entry {
     op: Op,
     elapsed_ms: u64,
     client: Option<u8>,
     repeat: Option<u8>,
 }
 
-fn entries() -> impl Strategy<Value = Vec<Entry>> {
+pub(super) fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let elapsed = prop_oneof![8 => 0..50_u64, 1 => 0..400_000_u64];
     let entry = (op_strategy(), elapsed, proptest::option::of(0..3_u8), proptest::option::weighted(0.2, any::<u8>()))
         .prop_map(|(op, elapsed_ms, client, repeat)| Entry { op, elapsed_ms, client, repeat });
@@ -124,7 +124,7 @@ fn command(machine: &Machine, choice: &Op) -> Command {
 }
 
 /// The log that entries make: each command chosen for the state that it meets, with repetitions of earlier requests.
-fn log(entries: &[Entry]) -> Vec<(u64, Envelope)> {
+pub(super) fn log(entries: &[Entry]) -> Vec<(u64, Envelope)> {
     let mut partition = Partition { now_ms: 1_000_000, ..Partition::new() };
     let mut log = Vec::new();
     let mut requests: Vec<Envelope> = Vec::new();
