@@ -5,12 +5,14 @@ GO ?= go
 IMAGE ?= coterie:0.1.0
 SEEDS ?= 500
 FROM ?= 1
+SECONDS ?= 10
+ROUNDS ?= 2
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 E2E := $(CARGO) run --quiet --package coterie-e2e --
 
-.PHONY: help demo bench test sim sim-mutants sim-porcupine lint fmt deny generate image e2e e2e-all needs-cargo needs-go \
+.PHONY: help demo bench test sim sim-mutants sim-porcupine chaos fuzz lint fmt deny generate image e2e e2e-all needs-cargo needs-go \
 	needs-e2e
 
 help: ## print this
@@ -41,6 +43,15 @@ sim-porcupine: needs-cargo needs-go ## the simulator's checker and Porcupine (in
 	cd tests/sim && $(CARGO) run --release --quiet -- --seeds "$(SEEDS)" --from "$(FROM)" --histories target/histories
 	cd tests/sim/porcupine && $(GO) test . && $(GO) run . ../target/histories
 
+chaos: needs-cargo ## real processes killed, stopped and without room, and their clients' history: make chaos ROUNDS=2 SEED=7
+	@command -v unshare mkfs.ext4 >/dev/null || { echo 'unshare or mkfs.ext4 is missing: sudo apt-get install util-linux e2fsprogs' >&2; exit 1; }
+	$(CARGO) build --package coterie-sidecar --package coterie-processes --bins
+	target/debug/coterie-processes --rounds "$(ROUNDS)" $(if $(SEED),--seed "$(SEED)")
+
+fuzz: needs-cargo ## bytes from outside, guided by coverage, so long for every parser that meets them: make fuzz SECONDS=10
+	@command -v c++ >/dev/null || { echo 'a C++ compiler is missing: sudo apt-get install g++' >&2; exit 1; }
+	CARGO="$(CARGO)" tests/fuzz/fuzz.sh "$(SECONDS)"
+
 lint: needs-cargo ## formatting and clippy, warnings are errors
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
@@ -48,6 +59,7 @@ lint: needs-cargo ## formatting and clippy, warnings are errors
 fmt: needs-cargo ## format everything
 	$(CARGO) fmt --all
 	cd tests/sim && $(CARGO) fmt
+	cd tests/fuzz && $(CARGO) fmt
 
 deny: needs-cargo ## licences, duplicate and unwanted crates, their sources (no network is needed)
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --offline --log-level error check licenses bans sources; \

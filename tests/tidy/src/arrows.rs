@@ -28,9 +28,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("coterie-demo", &["coterie-client", "coterie-cli"]),
     ("coterie-conformance", &["coterie-client", "coterie-cli", "coterie-core", "coterie-proto"]),
     ("coterie-bench", &["coterie-cli", "coterie-core", "coterie-proto"]),
+    ("coterie-workloads", &["coterie-client", "coterie-env", "coterie-proto"]),
+    ("coterie-processes", &["coterie-cli", "coterie-client", "coterie-workloads"]),
     // It compares what one promises with what the other needs.
     ("coterie-tidy", &["coterie-crds", "coterie-store"]),
-    ("coterie-e2e", &[]),
+    ("coterie-e2e", &["coterie-workloads"]),
 ];
 
 /// Packages that decide without a clock, chance, I/O or a runtime.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
 mod fixtures;
+mod foreign;
 mod group;
 mod plan;
 mod rollout;
