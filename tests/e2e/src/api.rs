@@ -16,7 +16,7 @@ use crate::kube::Kubectl;
 use crate::poll;
 
 /// The application's API in every pod.
-const API_PORT: u16 = 7300;
+pub(crate) const API_PORT: u16 = 7300;
 /// One request may take so long.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two reads of a [`Reader`].

@@ -9,6 +9,7 @@ mod context;
 mod diagnose;
 mod environment;
 mod http;
+mod inside;
 mod install;
 mod kube;
 mod manifests;
@@ -108,13 +109,16 @@ fn prepare_and_run(environment: &Environment, scenarios: &[&'static Scenario], k
 fn run_one(installation: &Installation<'_>, scenario: &'static Scenario, keep: bool) -> Row {
     println!("\n=== {}: {}", scenario.name, scenario.summary);
     let started = Instant::now();
-    if scenario.needs == Needs::Nodes && !installation.environment().controls_nodes() {
-        return Row {
-            scenario,
-            outcome: Outcome::Skipped("nodes of a given Kubernetes cannot be killed"),
-            took: Duration::ZERO,
-            notes: Vec::new(),
-        };
+    let environment = installation.environment();
+    let lacks = match scenario.needs {
+        Needs::Nodes if !environment.controls_nodes() => Some("nodes of a given Kubernetes cannot be killed"),
+        Needs::Networks if !environment.has_networks() => {
+            Some("the networks of pods can be entered in tests/kube only")
+        }
+        Needs::Operator | Needs::Nodes | Needs::Networks | Needs::NoOperator => None,
+    };
+    if let Some(why) = lacks {
+        return Row { scenario, outcome: Outcome::Skipped(why), took: Duration::ZERO, notes: Vec::new() };
     }
     let (result, notes) = match Context::new(installation, scenario.name) {
         Ok(context) => {

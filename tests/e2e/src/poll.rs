@@ -25,6 +25,11 @@ pub(crate) fn until<T>(what: &str, timeout: Duration, mut ask: impl FnMut() -> R
     }
 }
 
+/// Lets something last for so long.
+pub(crate) fn for_long(time: Duration) {
+    std::thread::sleep(time); // plays a fault that lasts
+}
+
 /// Seconds as a [`Duration`].
 pub(crate) const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::api::{Api, View};
 use crate::context::Context;
-use crate::kube::Pod;
+use crate::kube::{Kubectl, Pod};
 use crate::manifests::{self, CLUSTER, CONTAINER, GROUP, PARTITION_GROUP};
 use crate::poll::{self, seconds};
 
@@ -104,12 +104,7 @@ impl<'a> World<'a> {
     /// # Errors
     /// When the container does not run.
     pub(crate) fn application_container(&self, pod: &str) -> Result<String> {
-        let object = self.context.kube.get("pod", pod)?;
-        let containers = object["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
-        let container =
-            containers.iter().find(|c| c["name"] == CONTAINER).map(|c| c["containerID"].clone()).unwrap_or(Value::Null);
-        let id = container.as_str().and_then(|id| id.split("://").nth(1)).map(str::to_owned);
-        id.ok_or_else(|| anyhow!("container {CONTAINER} of {pod} does not run: {}", object["status"]))
+        application_container(&self.context.kube, pod)
     }
 
     /// Waits until a pod is ready that has another identity than before.
@@ -150,6 +145,16 @@ impl<'a> World<'a> {
         }
         Err(anyhow!("the leadership did not come to the pod that was wanted ({place:?})"))
     }
+}
+
+/// See [`World::application_container`].
+pub(crate) fn application_container(kube: &Kubectl, pod: &str) -> Result<String> {
+    let object = kube.get("pod", pod)?;
+    let containers = object["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+    let container =
+        containers.iter().find(|c| c["name"] == CONTAINER).map(|c| c["containerID"].clone()).unwrap_or(Value::Null);
+    let id = container.as_str().and_then(|id| id.split("://").nth(1)).map(str::to_owned);
+    id.ok_or_else(|| anyhow!("container {CONTAINER} of {pod} does not run: {}", object["status"]))
 }
 
 /// Where the group's leader is.

@@ -12,6 +12,8 @@ mod kind;
 mod own;
 mod watchdog;
 
+pub(crate) use own::network;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -151,6 +153,34 @@ impl Environment {
             Machines::Kind => kind::start_node(node),
             Machines::Own => own::run(&["start", node]),
         }
+    }
+
+    /// Pulls a node's cable: it runs on, and nobody hears it.
+    ///
+    /// # Errors
+    /// When nodes cannot be cut off here.
+    pub(crate) fn cut_node(&self, node: &str) -> Result<()> {
+        self.cable("cut", node)
+    }
+
+    /// Puts it in again.
+    ///
+    /// # Errors
+    /// When nodes cannot be cut off here.
+    pub(crate) fn heal_node(&self, node: &str) -> Result<()> {
+        self.cable("heal", node)
+    }
+
+    fn cable(&self, what: &str, node: &str) -> Result<()> {
+        match self.machines {
+            Machines::Given | Machines::Kind => bail!("nodes cannot be cut off here"),
+            Machines::Own => own::run(&[what, node]),
+        }
+    }
+
+    /// Whether pods' networks can be entered from here.
+    pub(crate) fn has_networks(&self) -> bool {
+        matches!(self.machines, Machines::Own)
     }
 
     /// What sends kill -9 to a container's first process at once: everything slow is done before.

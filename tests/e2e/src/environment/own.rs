@@ -1,5 +1,6 @@
 //! tests/kube: three nodes as network namespaces of this machine.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -33,6 +34,16 @@ pub(super) fn kill_container(container: &str) -> Result<Command> {
     let mut kill = Command::new("kill");
     kill.args(["-9", pid.trim()]);
     Ok(kill)
+}
+
+/// The network of a container, as it is now.
+///
+/// # Errors
+/// When there is no such container on this machine.
+pub(crate) fn network(container: &str) -> Result<File> {
+    let pid = process::run(Command::new(script()?).args(["pid", container]), None)?;
+    let path = format!("/proc/{}/ns/net", pid.trim());
+    File::open(&path).with_context(|| format!("open {path}"))
 }
 
 /// What stops it.

@@ -4,6 +4,7 @@ mod changes;
 mod conditions;
 mod data;
 mod failover;
+mod histories;
 mod main_job;
 mod nodes;
 mod refused;
@@ -36,6 +37,8 @@ pub(crate) enum Needs {
     Operator,
     /// The operator, and nodes or processes that can be killed.
     Nodes,
+    /// The same, and pods that can be reached from this machine while their node is cut off.
+    Networks,
     /// A Kubernetes that has no operator.
     NoOperator,
 }
@@ -116,6 +119,14 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         Needs::Nodes,
         nodes::all_nodes_killed,
         "all nodes die at once: everything acknowledged is there after start, terms went on rising",
+    ),
+    scenario(
+        "histories_while_nodes_fail",
+        true,
+        110,
+        Needs::Networks,
+        histories::histories_while_nodes_fail,
+        "nodes are cut off, killed and drained: what clients in all pods saw of locks, leaders, watches and keys is right",
     ),
     scenario(
         "bad_specs_refused",

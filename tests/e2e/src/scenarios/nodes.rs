@@ -61,7 +61,7 @@ fn kill_leaders_node(context: &Context<'_>, world: &World<'_>, place: Place) -> 
 }
 
 /// Waits until the pod on a node that was started again is ready, with new containers.
-fn wait_restarted(world: &World<'_>, before: &Pod) -> Result<()> {
+pub(super) fn wait_restarted(world: &World<'_>, before: &Pod) -> Result<()> {
     poll::until(&format!("{} to be ready again", before.name), READY, || {
         let pod = world.pod(&before.name)?;
         ensure!(pod.ready && (pod.uid != before.uid || pod.ip != before.ip), "it is {pod:?}");
