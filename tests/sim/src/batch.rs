@@ -9,10 +9,10 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use coterie_mutants::Mutant;
+use coterie_mutants::{Mutant, Point};
 use coterie_sim::faults::Kind;
-use coterie_sim::histories;
 use coterie_sim::summary::Summary;
+use coterie_sim::{expected, histories};
 
 /// What the median run has at least, or the batch shows little.
 const ACKNOWLEDGED_MIN: u64 = 200;
@@ -21,7 +21,7 @@ const CHANGES_MIN: u64 = 2;
 /// The same of faults.
 const FAULTS_MIN: u64 = 5;
 /// How long a seed may take; most need a second or two.
-const SEED_MAX: Duration = Duration::from_secs(300);
+const SEED_MAX: Duration = Duration::from_secs(120);
 /// Between two looks whether one has ended.
 const LOOK: Duration = Duration::from_millis(20);
 /// Lines of what a failing seed said, at most: the first say what was broken.
@@ -79,30 +79,43 @@ pub fn histories(batch: Batch, folder: &Path) -> Result<()> {
     if missing.is_empty() { Ok(()) } else { bail!("seeds without histories: {}", missing.join(" ")) }
 }
 
-/// Runs each seeded bug with one seed of the batch after the other until a check finds it, and prints with which. An error is
-/// a bug that none finds.
+/// Runs each seeded bug with one seed of the batch after the other until the check that is made for it finds it, in a seed
+/// that passes without it; prints with which. An error is a bug that none finds, or a seed that fails otherwise.
 pub fn mutants(batch: Batch) -> Result<()> {
-    let program = std::env::current_exe().context("find this program")?;
     println!("{:<24}{:>5}  {:>6}  what was found", "seeded bug", "seed", "tries");
     let found = in_parallel(batch.jobs, &Mutant::ALL, |mutant| {
+        let found =
+            (batch.from..batch.from + batch.seeds).find_map(|seed| finds(*mutant, seed).map(|said| (seed, said)));
         let name = format!("{mutant:?}");
-        for seed in batch.from..batch.from + batch.seeds {
-            if let Err(error) = one(Command::new(&program).args([&seed.to_string(), "--mutant", &name])) {
-                let said = error.to_string();
-                println!(
-                    "{name:<24}{seed:>5}  {:>6}  {}",
-                    seed - batch.from + 1,
-                    said.lines().next().unwrap_or_default().chars().take(SAID_CHARS_MAX).collect::<String>()
-                );
-                return true;
-            }
+        match &found {
+            Some((seed, Ok(said))) => println!("{name:<24}{seed:>5}  {:>6}  {said}", seed - batch.from + 1),
+            Some((seed, Err(wrong))) => println!("{name:<24}{seed:>5}  {:>6}  WRONG {wrong}", seed - batch.from + 1),
+            None => println!("{name:<24}    -  {:>6}  NOTHING", batch.seeds),
         }
-        println!("{name:<24}    -  {:>6}  NOTHING", batch.seeds);
-        false
+        matches!(found, Some((_, Ok(_))))
     });
     let hidden = Mutant::ALL.iter().zip(found).filter(|(_, found)| !found);
     let hidden: Vec<String> = hidden.map(|(mutant, _)| format!("{mutant:?}")).collect();
     if hidden.is_empty() { Ok(()) } else { bail!("not found: {}", hidden.join(", ")) }
+}
+
+/// What a seed says of a seeded bug; an error if that is not what the bug is found by, or the seed fails without it too.
+/// `None` if it says nothing.
+fn finds(mutant: Mutant, seed: u64) -> Option<Result<String, String>> {
+    let run = |more: &[&str]| {
+        let program = std::env::current_exe().context("find this program")?;
+        one(Command::new(program).arg(seed.to_string()).args(more))
+    };
+    let first_line =
+        |said: &str| said.lines().next().unwrap_or_default().chars().take(SAID_CHARS_MAX).collect::<String>();
+    let said = run(&["--mutant", &format!("{mutant:?}")]).err()?.to_string();
+    if !expected::is_found_by(mutant, &said) {
+        return Some(Err(first_line(&said)));
+    }
+    Some(match run(&[]) {
+        Ok(_) => Ok(first_line(&said)),
+        Err(error) => Err(format!("also without the bug: {}", first_line(&error.to_string()))),
+    })
 }
 
 /// What `run` gives for each of these, some at a time, in their order.
@@ -177,12 +190,30 @@ fn median(runs: &[Summary], of: impl Fn(&Summary) -> u64) -> u64 {
     numbers.get(numbers.len() / 2).copied().unwrap_or_default()
 }
 
-fn by_kind(runs: &[Summary]) -> BTreeMap<Kind, u64> {
-    let mut by_kind: BTreeMap<Kind, u64> = Kind::ALL.into_iter().map(|kind| (kind, 0)).collect();
-    for (kind, count) in runs.iter().flat_map(|run| &run.faults) {
-        *by_kind.entry(*kind).or_default() += count;
+/// How often there was something of each of these, in all runs.
+fn counted<T: Copy + Ord>(
+    runs: &[Summary],
+    of: &[T],
+    counts: impl Fn(&Summary) -> &BTreeMap<T, u64>,
+) -> BTreeMap<T, u64> {
+    let mut counted: BTreeMap<T, u64> = of.iter().map(|it| (*it, 0)).collect();
+    for (it, count) in runs.iter().flat_map(counts) {
+        *counted.entry(*it).or_default() += count;
     }
-    by_kind
+    counted
+}
+
+/// The same, by their names.
+fn named<T: Copy + Ord + std::fmt::Debug>(counted: BTreeMap<T, u64>) -> impl Iterator<Item = (String, u64)> {
+    counted.into_iter().map(|(it, count)| (format!("{it:?}"), count))
+}
+
+fn by_kind(runs: &[Summary]) -> impl Iterator<Item = (String, u64)> {
+    named(counted(runs, &Kind::ALL, |run| &run.faults))
+}
+
+fn by_point(runs: &[Summary]) -> impl Iterator<Item = (String, u64)> {
+    named(counted(runs, &Point::ALL, |run| &run.points))
 }
 
 /// What the runs that passed came to.
@@ -191,7 +222,9 @@ fn told(runs: &[Summary]) -> String {
         let (least, sum) = (runs.iter().map(of).min().unwrap_or_default(), runs.iter().map(of).sum::<u64>());
         format!("  {what:<24} median {:>5}, least {least:>5}, all {sum}", median(runs, of))
     };
-    let by_kind: Vec<String> = by_kind(runs).iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
+    let listed = |counts: &mut dyn Iterator<Item = (String, u64)>| {
+        counts.map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+    };
     [
         format!("of {} that passed:", runs.len()),
         line("changes acknowledged", |run| run.acknowledged),
@@ -201,7 +234,8 @@ fn told(runs: &[Summary]) -> String {
         line("snapshots installed", |run| run.installed),
         line("writes without room", |run| run.refused_writes),
         line("faults", faults),
-        format!("  {}", by_kind.join(", ")),
+        format!("  {}", listed(&mut by_kind(runs))),
+        format!("  rare branches: {}", listed(&mut by_point(runs))),
     ]
     .join("\n")
 }
@@ -224,7 +258,7 @@ fn lacks(runs: &[Summary]) -> Vec<String> {
         ("a snapshot that is installed", runs.iter().map(|run| run.installed).sum::<u64>()),
     ];
     let happened = snapshots.map(|(what, count)| (what.to_owned(), count)).into_iter();
-    let happened = happened.chain(by_kind(runs).into_iter().map(|(kind, count)| (format!("{kind:?}"), count)));
+    let happened = happened.chain(by_kind(runs)).chain(by_point(runs));
     lacks.extend(happened.filter(|(_, count)| *count == 0).map(|(what, _)| format!("{what}: never happened")));
     lacks
 }
@@ -242,6 +276,7 @@ mod tests {
             made: 1,
             installed: 1,
             faults,
+            points: Point::ALL.into_iter().map(|point| (point, 1)).collect(),
             ..Summary::default()
         }
     }

@@ -2,15 +2,19 @@
 //! right, and the cluster must serve, agree, and hold all that was acknowledged, which a last read of every key shows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use coterie_mutants::points::{self, Point};
+use coterie_workloads::chance::Chance;
+use coterie_workloads::checkers::linearizability::Operation;
+use coterie_workloads::side::Side;
 
-use crate::checkers::linearizability::Operation;
-use crate::cluster::{self, Cluster, Flush, HOSTS, Life};
+use crate::cluster::{self, Cluster, Flush, HOSTS, Life, Loss};
 use crate::faults::{Faults, Kind};
 use crate::history::{Digest, Snapshot};
-use crate::workloads;
+use crate::{application, look, world};
 
 /// How long things go wrong.
 const CHAOS: Duration = Duration::from_secs(20);
@@ -18,9 +22,6 @@ const CHAOS: Duration = Duration::from_secs(20);
 const LIFE: Duration = Duration::from_secs(300);
 /// Changes that must be acknowledged to the clients on each machine, at the beginning and once all is well.
 const CHANGED: usize = 10;
-/// Between two looks at a machine's state.
-pub(crate) const LOOK: Duration = Duration::from_millis(50);
-
 /// What a run gave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
@@ -40,6 +41,8 @@ pub struct Report {
     pub refused_writes: u32,
     /// How often each kind of fault was injected.
     pub faults: BTreeMap<Kind, u32>,
+    /// How often each rare branch was taken.
+    pub points: BTreeMap<Point, u32>,
 }
 
 /// A run that failed.
@@ -58,88 +61,79 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report, Failure> {
     let mut cluster = Cluster::start(seed, LIFE, applications);
     let ran = simulate(seed, &mut cluster, flush);
     ran.map_err(|why| {
-        let seen = cluster.history.seen();
-        Failure { trace: seen.trace.clone(), operations: seen.operations.iter().flatten().cloned().collect(), why }
+        let seen = cluster.history.clients.seen();
+        Failure { trace: seen.trace.clone(), operations: seen.known_operations(), why }
     })
 }
 
 fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report> {
-    let history = cluster.history.clone();
-    cluster.until("the first changes", || history.have_changed(&HOSTS, CHANGED, &BTreeMap::new()))?;
+    let (history, clients) = (cluster.history.clone(), cluster.history.clients.clone());
+    cluster.until("the first changes", || clients.have_changed(&HOSTS, CHANGED, &BTreeMap::new()))?;
     if flush == Flush::Removed {
         cluster.remove_flush();
     }
     let mut faults = Faults::of(seed);
+    points::begin(Chance::of(seed, "points").number());
     faults.happen(cluster, CHAOS)?;
+    points::end();
     faults.end(cluster);
     history.note("all", "PEACE");
 
     let hosts: Vec<_> = HOSTS.into_iter().filter(|host| faults.lost != Some(host)).collect();
-    let before = history.seen().changed.clone();
-    cluster.until("changes once all is well", || history.have_changed(&hosts, CHANGED, &before))?;
-    history.seen().is_over = true;
-    let keys: BTreeSet<String> = history.seen().operations.iter().flatten().map(|it| it.key.clone()).collect();
+    let before = clients.seen().changed.clone();
+    if let Some(dead) = faults.dead(cluster) {
+        // Its process lives on, and whoever asks it finds out; the others do without this replica.
+        let others: Vec<_> = hosts.iter().copied().filter(|host| *host != dead).collect();
+        cluster.until("changes without a dead replica", || clients.have_changed(&others, CHANGED, &before))?;
+        cluster.crash(dead, Loss::Everything);
+        cluster.restart(dead);
+    }
+    cluster.until("changes once all is well", || clients.have_changed(&hosts, CHANGED, &before))?;
+    cluster.until("the former voters", || history.seen().members.is_reached())?;
+    clients.seen().is_over = true;
+    let keys: BTreeSet<String> = clients.seen().operations.iter().flatten().map(|it| it.key.clone()).collect();
     let count = keys.len();
-    history.seen().unread = keys;
-    cluster.until("a last read of every key", || history.seen().read_again == count)?;
+    clients.seen().unread = keys;
+    cluster.until("a last read of every key", || clients.seen().read_again == count)?;
     let configured: Vec<String> = cluster::partitions()?.iter().map(ToString::to_string).collect();
+    cluster.until("watchers that were told all", || clients.seen().are_told(&hosts))?;
     let agree = || agreed(&configured, &hosts, &history.seen().digests);
     cluster.until("replicas that agree", || agree().is_ok()).map_err(|error| match agree() {
         Err(why) => error.context(why),
         Ok(()) => error,
     })?;
 
-    let seen = history.seen();
-    if let Some(violation) = seen.violations.first() {
-        bail!("{violation}");
-    }
-    workloads::check(&seen)?;
-    let operations: Vec<Operation> = seen.operations.iter().flatten().cloned().collect();
+    let (seen, told) = (history.seen(), clients.seen());
+    coterie_workloads::check(&told)?;
+    let operations = told.known_operations();
     Ok(Report {
-        trace: seen.trace.clone(),
-        answered: seen.changed.values().sum(),
+        trace: told.trace.clone(),
+        answered: told.changed.values().sum(),
         unknown: operations.iter().filter(|operation| operation.answered.is_none()).count(),
         operations,
         changes: seen.raft_leaders.len().saturating_sub(configured.len()),
         snapshots: seen.snapshots.clone(),
         refused_writes: seen.refused_writes.values().sum(),
         faults: faults.injected,
+        points: Point::ALL
+            .into_iter()
+            .map(|point| (point, points::taken(point)))
+            .filter(|(_, count)| *count > 0)
+            .collect(),
     })
 }
 
 fn applications(life: Life) {
-    workloads::start(&life);
-    tokio::spawn(look(life));
-}
-
-/// Tells the history who leads on this machine and, once clients have ended, what its replicas hold; hands over what it leads
-/// when that is wanted.
-async fn look(life: Life) {
-    loop {
-        tokio::time::sleep(LOOK).await;
-        let (is_over, hands_over) = {
-            let mut seen = life.history.seen();
-            (seen.is_over, seen.hand_over.remove(life.host))
-        };
-        for (id, partition) in life.node.partitions().all() {
-            let now = partition.leadership().borrow().clone();
-            // It has committed in its term; two may be elected in one, and the first of them never does.
-            if now.leading {
-                life.history.leads(life.host, &id.to_string(), now.term);
-            }
-            if hands_over && now.leading {
-                let partition = partition.clone();
-                tokio::spawn(async move { partition.transfer_away().await });
-            }
-            if is_over {
-                let digest = partition.with_machine(|machine| Digest {
-                    revision: machine.revision().0,
-                    state: machine.image().pieces().flatten().collect(),
-                });
-                life.history.seen().digests.insert((life.host, id.to_string()), digest);
-            }
-        }
-    }
+    let side = Side {
+        member: life.host.to_owned(),
+        life: life.number,
+        seed: life.seed,
+        clock: Arc::new(world::ObserversClock(life.skew.clone())),
+        connect: Arc::new(application::channel),
+        history: life.history.clients.clone(),
+    };
+    coterie_workloads::start(&side);
+    tokio::spawn(look::look(life));
 }
 
 /// Whether every configured partition has a replica on each of these machines, and all of them hold the same bytes at the

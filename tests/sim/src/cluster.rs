@@ -12,11 +12,14 @@ use coterie_core::config::{Config, Overrides};
 use coterie_env::mem::{Lie, MemDisk, SeededRandom};
 use coterie_sidecar::Node;
 use coterie_sidecar::node::{Options, Sizes};
+use coterie_workloads::chance::Chance;
+use tokio::sync::watch;
 
 use crate::application::API_PORT;
 use crate::history::{History, Seen};
+use crate::process::Process;
 use crate::volume::Volume;
-use crate::world::{self, Chance, Skew};
+use crate::world::{self, Pace, Skew};
 
 /// The members of the cluster, each on a host of its name.
 pub const HOSTS: [&str; 3] = ["member-1", "member-2", "member-3"];
@@ -26,6 +29,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub const LATENCY_MAX: Duration = Duration::from_millis(3);
 /// How long a process that has ended stays away: somebody starts it again.
 const AWAY: Duration = Duration::from_millis(500);
+/// How much slower than the time a machine's clock may be, in millionths: sessions leave room for a hundredth.
+const SLOW_PPM_MAX: u64 = 9_000;
+/// How much faster or slower its wall clock may be.
+const WALL_PPM_MAX: i64 = 20_000;
+/// How far its wall clock may be off all the time.
+const WALL_OFF_MS_MAX: i64 = 120_000;
+/// How long a sidecar may take to stop in good order: then Kubernetes kills it.
+const STOP_MAX: Duration = Duration::from_secs(30);
+/// What an error says that comes from a write without room.
+const NO_ROOM: &str = "the disk is full";
+/// Between two looks whether a sidecar is ready.
+const LOOK: Duration = Duration::from_millis(50);
 /// Lines of the trace that an error shows.
 const TAIL: usize = 40;
 
@@ -37,12 +52,30 @@ pub struct Machine {
     pub disk: MemDisk,
     /// How far its wall clock is off.
     pub skew: Skew,
+    /// What it does to its sidecar's process.
+    pub process: Process,
     /// How large it lets things become on its disk.
     pub sizes: Sizes,
     random: Arc<SeededRandom>,
     lives: AtomicU32,
-    /// Whether its process has ended, for want of room.
+    /// How many of its lives are to end in good order, if they have not ended by then.
+    stops: watch::Sender<u32>,
+    /// Whether its sidecar is ready.
+    is_ready: AtomicBool,
+    /// Whether its process has ended by itself.
     has_ended: AtomicBool,
+}
+
+impl Machine {
+    /// How often it was started.
+    pub fn lives(&self) -> u32 {
+        self.lives.load(Ordering::Relaxed)
+    }
+
+    /// Whether its sidecar is ready to serve.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready.load(Ordering::Relaxed)
+    }
 }
 
 /// One life of a machine: what its applications have.
@@ -111,8 +144,11 @@ impl Cluster<'_> {
         let sizes = sizes(seed);
         let machine = |(number, host): (u64, &'static str)| {
             let random = Arc::new(SeededRandom::new(seed.wrapping_mul(31).wrapping_add(number)));
-            let (disk, skew, lives) = (MemDisk::new(), Skew::default(), AtomicU32::new(0));
-            (host, Arc::new(Machine { host, disk, skew, sizes, random, lives, has_ended: AtomicBool::default() }))
+            let (disk, skew) = (MemDisk::new(), Skew::new(pace(seed, host)));
+            let (lives, stops) = (AtomicU32::new(0), watch::Sender::new(0));
+            let (is_ready, has_ended, process) =
+                (AtomicBool::default(), AtomicBool::default(), Process::new(seed, host));
+            (host, Arc::new(Machine { host, disk, skew, process, sizes, random, lives, stops, is_ready, has_ended }))
         };
         let machines: BTreeMap<_, _> = (1..).zip(HOSTS).map(machine).collect();
         for (host, machine) in &machines {
@@ -141,11 +177,19 @@ impl Cluster<'_> {
     pub fn crash(&mut self, host: &str, loss: Loss) {
         self.history.note(host, "CRASH");
         self.sim.crash(host);
+        self.machines[host].is_ready.store(false, Ordering::Relaxed);
+        self.machines[host].process.gate().open();
         match loss {
             Loss::Everything => self.machines[host].disk.crash(),
             Loss::Some(seed) => self.machines[host].disk.crash_torn(seed),
             Loss::Volume => self.machines[host].disk.lose(),
         }
+    }
+
+    /// Has the sidecar of a host stop in good order, as `SIGTERM` does. When it has, it is started again.
+    pub fn stop(&self, host: &str) {
+        let machine = &self.machines[host];
+        machine.stops.send_replace(machine.lives());
     }
 
     /// Starts a host that crashed.
@@ -185,11 +229,11 @@ impl Cluster<'_> {
     }
 
     fn step(&mut self) -> Result<()> {
-        self.history.seen().now_ms = u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.history.at(u64::try_from(self.sim.elapsed().as_millis()).unwrap_or(u64::MAX));
         self.sim.step().map_err(|error| anyhow::anyhow!("{error}\n{}", self.tail()))?;
         for host in HOSTS {
             if self.machines[host].has_ended.swap(false, Ordering::Relaxed) {
-                // Harder than the end of a process, which loses nothing that it has written.
+                // Harder than the end of a process, which loses nothing that it has written; and its applications end too.
                 self.crash(host, Loss::Everything);
                 self.ended.push((self.sim.elapsed() + AWAY, host));
             }
@@ -204,7 +248,7 @@ impl Cluster<'_> {
     }
 
     fn tail(&self) -> String {
-        let seen = self.history.seen();
+        let seen = self.history.clients.seen();
         let lines: Vec<&str> = seen.trace.lines().collect();
         lines[lines.len().saturating_sub(TAIL)..].join("\n")
     }
@@ -216,6 +260,20 @@ fn sizes(seed: u64) -> Sizes {
     let chance = Chance::of(seed, "sizes");
     let (segment_bytes, snapshot_entries) = (4_096 << (2 * chance.below(3)), chance.one_of(&[10, 30, 80]));
     if chance.below(3) == 0 { Sizes::default() } else { Sizes { segment_bytes, snapshot_entries } }
+}
+
+/// How the clocks of a machine run: in every second simulation as the time does, on all machines.
+fn pace(seed: u64, host: &str) -> Pace {
+    if Chance::of(seed, "clocks").below(2) == 0 {
+        return Pace::default();
+    }
+    let chance = Chance::of(seed, &format!("clocks of {host}"));
+    let around_0 = |most: i64| chance.ms(0, 2 * most.unsigned_abs()).as_millis() as i64 - most;
+    Pace {
+        slow_ppm: chance.below(SLOW_PPM_MAX),
+        wall_ppm: around_0(WALL_PPM_MAX),
+        wall_off_ms: around_0(WALL_OFF_MS_MAX),
+    }
 }
 
 /// How fast the loss of a leader is noticed, and for how long one may lead without an answer, in the simulation of a seed.
@@ -244,18 +302,19 @@ pub fn partitions() -> Result<Vec<PartitionId>> {
 }
 
 /// One life of one host: the sidecar and its applications, until the host crashes. A sidecar may end by itself only after
-/// its disk had no room for something: then the host waits for its end.
+/// it was told to stop, or because its disk had no room for something: then the host waits for its end.
 async fn live(seed: u64, machine: Arc<Machine>, history: History, applications: Applications) -> turmoil::Result {
     let refused = || history.seen().refused_writes.get(machine.host).copied();
     let before = refused();
-    match serve(seed, &machine, &history, applications).await {
-        Err(error) if refused() > before => {
-            history.note(machine.host, &format!("ENDS {error}"));
-            machine.has_ended.store(true, Ordering::Relaxed);
-            std::future::pending().await
+    match machine.process.task(serve(seed, &machine, &history, applications)).await {
+        Ok(()) => history.note(machine.host, "STOPPED"),
+        Err(error) if refused() > before && error.contains(NO_ROOM) => {
+            history.note(machine.host, &format!("ENDS {error}"))
         }
-        ended => Ok(ended?),
+        Err(error) => return Err(error.into()),
     }
+    machine.has_ended.store(true, Ordering::Relaxed);
+    std::future::pending().await
 }
 
 async fn serve(seed: u64, machine: &Machine, history: &History, applications: Applications) -> Result<(), String> {
@@ -263,20 +322,31 @@ async fn serve(seed: u64, machine: &Machine, history: &History, applications: Ap
     let volume = Volume { host, disk: machine.disk.clone(), history: history.clone() };
     history.note(host, &format!("STARTS {:?} timing={}", machine.sizes, timing(seed)));
     let options = Options {
-        env: world::env(volume, &machine.random, &machine.skew),
+        env: world::env(volume, &machine.random, &machine.skew, &machine.process),
         config: config(host, timing(seed)).map_err(in_full)?,
         data_directory: PathBuf::from("/data"),
         api_socket: None,
     };
     let node = Node::start_with(options, machine.sizes).await.map_err(in_full)?;
-    let mut state = node.state();
+    let (mut state, mut stops) = (node.state(), machine.stops.subscribe());
     applications(Life { host, number, seed, skew: machine.skew.clone(), node: node.clone(), history: history.clone() });
+    state.mark_changed();
     loop {
-        let now = state.borrow_and_update().clone();
-        history.note(host, &format!("state {} {}", now.label(), now.reason()));
+        machine.is_ready.store(node.ready().is_ok(), Ordering::Relaxed);
         tokio::select! {
             ended = node.wait() => return ended.map_err(in_full),
-            changed = state.changed() => changed.map_err(in_full)?,
+            changed = state.changed() => {
+                changed.map_err(in_full)?;
+                let now = state.borrow_and_update().clone();
+                history.note(host, &format!("state {} {}", now.label(), now.reason()));
+            }
+            // What it gives locks the number, which others write.
+            () = async { drop(stops.wait_for(|lives| *lives > number).await) } => {
+                let stopped = tokio::time::timeout(STOP_MAX, node.stop()).await;
+                return stopped.map_err(|_| format!("it did not stop in {STOP_MAX:?}"));
+            }
+            // Whether it is ready is looked at now and then.
+            () = tokio::time::sleep(LOOK) => {}
         }
     }
 }

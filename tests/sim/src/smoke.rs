@@ -59,11 +59,11 @@ pub fn run(seed: u64, flush: Flush) -> Result<Report> {
     if !lost.is_empty() {
         bail!("{} acknowledged groups are gone, the first is {}", lost.len(), lost[0]);
     }
-    let seen = history.seen();
-    if let Some(violation) = seen.violations.first() {
+    let (seen, clients) = (history.seen(), history.clients.seen());
+    if let Some(violation) = clients.violations.first() {
         bail!("{violation}");
     }
-    Ok(Report { trace: seen.trace.clone(), acknowledged: seen.acknowledged.len(), leaders: seen.leaders.clone() })
+    Ok(Report { trace: clients.trace.clone(), acknowledged: seen.acknowledged.len(), leaders: seen.leaders.clone() })
 }
 
 fn last_leader(history: &History) -> Result<(u64, u64)> {

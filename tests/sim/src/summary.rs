@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use coterie_mutants::Point;
+
 use crate::chaos::Report;
 use crate::faults::Kind;
 use crate::history::Snapshot;
@@ -13,7 +15,7 @@ use crate::history::Snapshot;
 pub struct Summary {
     /// What decided it.
     pub seed: u64,
-    /// Operations that were answered.
+    /// Changes that were acknowledged.
     pub acknowledged: u64,
     /// Operations whose outcome nobody knows.
     pub unknown: u64,
@@ -27,6 +29,8 @@ pub struct Summary {
     pub refused_writes: u64,
     /// How often each kind of fault was injected.
     pub faults: BTreeMap<Kind, u64>,
+    /// How often each rare branch was taken.
+    pub points: BTreeMap<Point, u64>,
 }
 
 impl Summary {
@@ -42,19 +46,22 @@ impl Summary {
             installed: snapshots(Snapshot::Installed),
             refused_writes: report.refused_writes.into(),
             faults: report.faults.iter().map(|(kind, count)| (*kind, (*count).into())).collect(),
+            points: report.points.iter().map(|(point, count)| (*point, (*count).into())).collect(),
         }
     }
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults } = self;
+        let Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults, points } = self;
         let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
+        let points: Vec<String> = points.iter().map(|(point, count)| format!("{point:?} {count}")).collect();
         write!(
             f,
             "seed {seed}: {acknowledged} acknowledged, {unknown} unknown, {changes} changes of leader, {made} snapshots made, \
-             {installed} installed, {refused_writes} writes without room; {}",
-            faults.join(", ")
+             {installed} installed, {refused_writes} writes without room; {}; {}",
+            faults.join(", "),
+            points.join(", ")
         )
     }
 }
@@ -67,21 +74,27 @@ impl FromStr for Summary {
     type Err = NoSummary;
 
     fn from_str(line: &str) -> Result<Self, NoSummary> {
-        let (numbers, faults) = line.strip_prefix("seed ").and_then(|rest| rest.split_once(';')).ok_or(NoSummary)?;
+        let (numbers, counted) = line.strip_prefix("seed ").and_then(|rest| rest.split_once(';')).ok_or(NoSummary)?;
         let numbers = numbers.split(|it: char| !it.is_ascii_digit()).filter(|digits| !digits.is_empty());
         let numbers: Vec<u64> = numbers.map(str::parse).collect::<Result<_, _>>().map_err(|_| NoSummary)?;
         let [seed, acknowledged, unknown, changes, made, installed, refused_writes] = numbers[..] else {
             return Err(NoSummary);
         };
-        let fault = |fault: &str| {
-            let (name, count) = fault.trim().split_once(' ')?;
-            let kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}") == name)?;
-            Some((kind, count.parse().ok()?))
-        };
-        let faults = faults.split(',').filter(|it| !it.trim().is_empty()).map(fault).collect::<Option<_>>();
-        let faults = faults.ok_or(NoSummary)?;
-        Ok(Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults })
+        let (faults, points) = counted.split_once(';').ok_or(NoSummary)?;
+        let faults = counts(faults, &Kind::ALL).ok_or(NoSummary)?;
+        let points = counts(points, &Point::ALL).ok_or(NoSummary)?;
+        Ok(Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults, points })
     }
+}
+
+/// Reads names and how often there was something of each.
+fn counts<T: Copy + Ord + fmt::Debug>(text: &str, names: &[T]) -> Option<BTreeMap<T, u64>> {
+    let count = |word: &str| {
+        let (name, count) = word.trim().split_once(' ')?;
+        let known = names.iter().find(|known| format!("{known:?}") == name)?;
+        Some((*known, count.parse().ok()?))
+    };
+    text.split(',').filter(|it| !it.trim().is_empty()).map(count).collect()
 }
 
 #[cfg(test)]
@@ -100,12 +113,13 @@ mod tests {
             installed: 1,
             refused_writes: 2,
             faults,
+            points: BTreeMap::from([(Point::LinkEnds, 2), (Point::CutRound, 40)]),
         };
         assert_eq!(summary.to_string().parse(), Ok(summary.clone()));
-        let without_faults = Summary { faults: BTreeMap::new(), ..summary };
+        let without_faults = Summary { faults: BTreeMap::new(), points: BTreeMap::new(), ..summary };
         assert_eq!(without_faults.to_string().parse(), Ok(without_faults));
         for line in
-            ["", "seed 7: 812 acknowledged", "seed 7: 1, 2, 3, 4, 5, 6; Flood 3", "waited 60s for answers; none"]
+            ["", "seed 7: 812 acknowledged", "seed 7: 1, 2, 3, 4, 5, 6, 7; Flood 3;", "waited 60s for answers; none"]
         {
             assert_eq!(line.parse::<Summary>(), Err(NoSummary), "{line}");
         }

@@ -5,24 +5,24 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use coterie_env::mem::SeededRandom;
-use coterie_env::random::uuid_v7;
 use coterie_env::spawn::BoxFuture;
-use coterie_env::{Clock, Disk, Env, Listener, Network, Random as _, Spawn, Stream};
+use coterie_env::{Clock, Disk, Env, Listener, Network, Spawn, Stream};
+
+use crate::process::Process;
 
 /// Unix time at the start of every simulation.
 const EPOCH_MS: u64 = 1_700_000_000_000;
 
 /// The world of one host.
-pub fn env(disk: impl Disk, random: &Arc<SeededRandom>, skew: &Skew) -> Env {
+pub fn env(disk: impl Disk, random: &Arc<SeededRandom>, skew: &Skew, process: &Process) -> Env {
     Env {
         clock: Arc::new(SimClock(skew.clone())),
         random: random.clone(),
         disk: Arc::new(disk),
-        network: Arc::new(SimNetwork),
-        spawn: Arc::new(SimSpawn),
+        network: Arc::new(SimNetwork(process.clone())),
+        spawn: Arc::new(SimSpawn(process.clone())),
     }
 }
 
@@ -32,27 +32,57 @@ pub fn now_ms() -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// How far a machine's wall clock is off. Clones are the same clock's.
+/// How a machine's clocks differ from the time. Clones are the same machine's.
 #[derive(Clone, Default)]
-pub struct Skew(Arc<AtomicI64>);
+pub struct Skew {
+    pace: Pace,
+    stepped_ms: Arc<AtomicI64>,
+}
+
+/// How the clocks of a machine run, all the time. The default is as the time does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// By how many millionths the clock that never steps is slower than the time. Those of two machines differ by less than
+    /// what sessions leave for that (`sessions::RATE_MARGIN`), and none is faster than those of applications.
+    pub slow_ppm: u64,
+    /// By how many millionths the wall clock is faster.
+    pub wall_ppm: i64,
+    /// How far the wall clock is off from the beginning.
+    pub wall_off_ms: i64,
+}
 
 impl Skew {
-    /// Steps the clock to so many milliseconds before or after the time.
+    /// Clocks that run so.
+    pub fn new(pace: Pace) -> Self {
+        Self { pace, ..Self::default() }
+    }
+
+    /// How they run.
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// Steps the wall clock to so many milliseconds before or after where it would be.
     pub fn step(&self, ms: i64) {
-        self.0.store(ms, Ordering::Relaxed);
+        self.stepped_ms.store(ms, Ordering::Relaxed);
     }
 }
 
 /// What the wall clock of a machine says.
 pub fn wall_ms(skew: &Skew) -> u64 {
-    (EPOCH_MS + now_ms()).saturating_add_signed(skew.0.load(Ordering::Relaxed))
+    let now_ms = now_ms();
+    let Pace { wall_ppm, wall_off_ms, .. } = skew.pace;
+    let ahead_ms = i64::try_from(now_ms).expect("a short simulation") * wall_ppm / 1_000_000;
+    (EPOCH_MS + now_ms).saturating_add_signed(ahead_ms + wall_off_ms + skew.stepped_ms.load(Ordering::Relaxed))
 }
 
+/// The clocks of a machine.
 struct SimClock(Skew);
 
 impl Clock for SimClock {
     fn monotonic_ms(&self) -> u64 {
-        now_ms()
+        let now_ms = now_ms();
+        now_ms - now_ms * self.0.pace.slow_ppm / 1_000_000
     }
 
     fn wall_ms(&self) -> u64 {
@@ -60,42 +90,16 @@ impl Clock for SimClock {
     }
 }
 
-/// Chance that a seed decides, apart from that of every machine.
-pub struct Chance(SeededRandom);
+/// The clocks of those who judge what a machine does: its wall clock, and the time of the simulation.
+pub struct ObserversClock(pub Skew);
 
-impl Chance {
-    /// The chance of something that this names, in the simulation of a seed.
-    pub fn of(seed: u64, what: &str) -> Self {
-        // FNV-1a: any function of the name will do, as long as it never changes.
-        let named = what
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
-        Self(SeededRandom::new(seed ^ named))
+impl Clock for ObserversClock {
+    fn monotonic_ms(&self) -> u64 {
+        now_ms()
     }
 
-    /// Any number.
-    pub fn number(&self) -> u64 {
-        self.0.next_u64()
-    }
-
-    /// A version 7 UUID for a wall clock.
-    pub fn uuid_v7(&self, wall_ms: u64) -> u128 {
-        uuid_v7(&self.0, wall_ms)
-    }
-
-    /// A number below `bound`, which is not 0.
-    pub fn below(&self, bound: u64) -> u64 {
-        self.number() % bound
-    }
-
-    /// One of these; there is one.
-    pub fn one_of<T: Copy>(&self, of: &[T]) -> T {
-        of[usize::try_from(self.below(of.len() as u64)).expect("fewer than a slice holds")]
-    }
-
-    /// Milliseconds from `least` to below `most`.
-    pub fn ms(&self, least: u64, most: u64) -> Duration {
-        Duration::from_millis(least + self.below(most - least))
+    fn wall_ms(&self) -> u64 {
+        wall_ms(&self.0)
     }
 }
 
@@ -109,24 +113,24 @@ pub fn thread() -> Option<&'static str> {
     THREAD.try_with(|name| *name).ok()
 }
 
-struct SimSpawn;
+struct SimSpawn(Process);
 
 impl Spawn for SimSpawn {
     fn spawn(&self, _name: &'static str, task: BoxFuture) {
-        tokio::spawn(task);
+        tokio::spawn(self.0.task(task));
     }
 
     fn dedicated(&self, name: &'static str, task: BoxFuture) {
-        tokio::spawn(THREAD.scope(name, task));
+        tokio::spawn(THREAD.scope(name, self.0.with_disk(task)));
     }
 }
 
-struct SimNetwork;
+struct SimNetwork(Process);
 
 #[async_trait::async_trait]
 impl Network for SimNetwork {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Stream>> {
-        Ok(Box::new(turmoil::net::TcpStream::connect(address).await?))
+        Ok(Box::new(self.0.connection(turmoil::net::TcpStream::connect(address).await?)))
     }
 
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listener>> {
@@ -134,17 +138,19 @@ impl Network for SimNetwork {
         if address.is_ipv6() {
             return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "the simulated network is IPv4"));
         }
-        Ok(Box::new(SimListener(turmoil::net::TcpListener::bind(address).await?)))
+        Ok(Box::new(SimListener(turmoil::net::TcpListener::bind(address).await?, self.0.clone())))
     }
 }
 
-struct SimListener(turmoil::net::TcpListener);
+struct SimListener(turmoil::net::TcpListener, Process);
 
 #[async_trait::async_trait]
 impl Listener for SimListener {
     async fn accept(&mut self) -> io::Result<(Box<dyn Stream>, SocketAddr)> {
         let (stream, from) = self.0.accept().await?;
-        Ok((Box::new(stream), from))
+        let is_local = from.ip().is_loopback();
+        let connection = if is_local { self.1.local_connection(stream) } else { self.1.connection(stream) };
+        Ok((Box::new(connection), from))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::checkers::linearizability::{Answer, Call, Only, Operation};
-use crate::world::Chance;
+use coterie_workloads::chance::Chance;
+use coterie_workloads::checkers::linearizability::{Answer, Call, Only, Operation};
 
 /// What is not what was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Histories that no sidecar gave: of a register that does what it has to, whose clients overlap much and are told little.
 
-use crate::checkers::linearizability::{Answer, Call, Only, Operation};
-use crate::world::Chance;
+use coterie_workloads::chance::Chance;
+use coterie_workloads::checkers::linearizability::{Answer, Call, Only, Operation};
 
 /// Operations at most.
 const OPERATIONS: usize = 12;

@@ -17,8 +17,8 @@ use std::{fs, io};
 
 use altered::Alteration;
 
-use crate::checkers::linearizability::{self, Answer, Call, Only, Operation};
-use crate::world::Chance;
+use coterie_workloads::chance::Chance;
+use coterie_workloads::checkers::linearizability::{self, Answer, Call, Only, Operation};
 
 mod altered;
 mod made_up;
