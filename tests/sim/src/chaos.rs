@@ -10,6 +10,7 @@ use coterie_mutants::points::{self, Point};
 use coterie_workloads::chance::Chance;
 use coterie_workloads::checkers::linearizability::Operation;
 use coterie_workloads::side::Side;
+use coterie_workloads::totals::Totals;
 
 use crate::cluster::{self, Cluster, Flush, HOSTS, Life, Loss};
 use crate::faults::{Faults, Kind};
@@ -29,10 +30,8 @@ pub struct Report {
     pub trace: String,
     /// What was done with registers.
     pub operations: Vec<Operation>,
-    /// Changes that were acknowledged.
-    pub answered: usize,
-    /// Operations whose outcome nobody knows.
-    pub unknown: usize,
+    /// What clients were told, in numbers.
+    pub totals: Totals,
     /// How often a partition got another leader, all together.
     pub changes: usize,
     /// How many snapshots came to volumes.
@@ -105,12 +104,10 @@ fn simulate(seed: u64, cluster: &mut Cluster<'_>, flush: Flush) -> Result<Report
 
     let (seen, told) = (history.seen(), clients.seen());
     coterie_workloads::check(&told)?;
-    let operations = told.known_operations();
     Ok(Report {
         trace: told.trace.clone(),
-        answered: told.changed.values().sum(),
-        unknown: operations.iter().filter(|operation| operation.answered.is_none()).count(),
-        operations,
+        totals: Totals::of(&told),
+        operations: told.known_operations(),
         changes: seen.raft_leaders.len().saturating_sub(configured.len()),
         snapshots: seen.snapshots.clone(),
         refused_writes: seen.refused_writes.values().sum(),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use coterie_mutants::Point;
+use coterie_workloads::totals::Totals;
 
 use crate::chaos::Report;
 use crate::faults::Kind;
@@ -15,10 +16,8 @@ use crate::history::Snapshot;
 pub struct Summary {
     /// What decided it.
     pub seed: u64,
-    /// Changes that were acknowledged.
-    pub acknowledged: u64,
-    /// Operations whose outcome nobody knows.
-    pub unknown: u64,
+    /// What clients were told.
+    pub totals: Totals,
     /// How often a partition got another leader.
     pub changes: u64,
     /// Snapshots that replicas made.
@@ -39,8 +38,7 @@ impl Summary {
         let snapshots = |kind| report.snapshots.get(&kind).copied().unwrap_or_default().into();
         Self {
             seed,
-            acknowledged: report.answered as u64,
-            unknown: report.unknown as u64,
+            totals: report.totals,
             changes: report.changes as u64,
             made: snapshots(Snapshot::Made),
             installed: snapshots(Snapshot::Installed),
@@ -53,12 +51,12 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults, points } = self;
+        let Self { seed, totals, changes, made, installed, refused_writes, faults, points } = self;
         let faults: Vec<String> = faults.iter().map(|(kind, count)| format!("{kind:?} {count}")).collect();
         let points: Vec<String> = points.iter().map(|(point, count)| format!("{point:?} {count}")).collect();
         write!(
             f,
-            "seed {seed}: {acknowledged} acknowledged, {unknown} unknown, {changes} changes of leader, {made} snapshots made, \
+            "seed {seed}: {totals}, {changes} changes of leader, {made} snapshots made, \
              {installed} installed, {refused_writes} writes without room; {}; {}",
             faults.join(", "),
             points.join(", ")
@@ -77,13 +75,14 @@ impl FromStr for Summary {
         let (numbers, counted) = line.strip_prefix("seed ").and_then(|rest| rest.split_once(';')).ok_or(NoSummary)?;
         let numbers = numbers.split(|it: char| !it.is_ascii_digit()).filter(|digits| !digits.is_empty());
         let numbers: Vec<u64> = numbers.map(str::parse).collect::<Result<_, _>>().map_err(|_| NoSummary)?;
-        let [seed, acknowledged, unknown, changes, made, installed, refused_writes] = numbers[..] else {
+        let [seed, ref totals @ .., changes, made, installed, refused_writes] = numbers[..] else {
             return Err(NoSummary);
         };
+        let totals = Totals::from_numbers(totals).ok_or(NoSummary)?;
         let (faults, points) = counted.split_once(';').ok_or(NoSummary)?;
         let faults = counts(faults, &Kind::ALL).ok_or(NoSummary)?;
         let points = counts(points, &Point::ALL).ok_or(NoSummary)?;
-        Ok(Self { seed, acknowledged, unknown, changes, made, installed, refused_writes, faults, points })
+        Ok(Self { seed, totals, changes, made, installed, refused_writes, faults, points })
     }
 }
 
@@ -106,8 +105,7 @@ mod tests {
         let faults = BTreeMap::from([(Kind::Crash, 3), (Kind::TightDisk, 12)]);
         let summary = Summary {
             seed: 7,
-            acknowledged: 812,
-            unknown: 9,
+            totals: Totals { acknowledged: 812, unknown: 9, grants: 31, terms: 40, events: 5_000, closest_ms: 17 },
             changes: 14,
             made: 20,
             installed: 1,
@@ -118,9 +116,12 @@ mod tests {
         assert_eq!(summary.to_string().parse(), Ok(summary.clone()));
         let without_faults = Summary { faults: BTreeMap::new(), points: BTreeMap::new(), ..summary };
         assert_eq!(without_faults.to_string().parse(), Ok(without_faults));
-        for line in
-            ["", "seed 7: 812 acknowledged", "seed 7: 1, 2, 3, 4, 5, 6, 7; Flood 3;", "waited 60s for answers; none"]
-        {
+        for line in [
+            "",
+            "seed 7: 812 acknowledged",
+            "seed 7: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11; Flood 3;",
+            "waited 60s for answers; none",
+        ] {
             assert_eq!(line.parse::<Summary>(), Err(NoSummary), "{line}");
         }
     }

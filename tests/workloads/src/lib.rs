@@ -26,6 +26,7 @@ pub mod registers;
 #[cfg(feature = "real")]
 mod sdk;
 pub mod side;
+pub mod totals;
 pub mod watches;
 
 /// Starts all clients beside a sidecar, as tasks of the present runtime.

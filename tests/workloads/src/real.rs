@@ -1,7 +1,6 @@
 //! Clients in real time: beside processes on this machine, or beside pods whose nodes are on it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,11 +8,11 @@ use anyhow::{Result, bail};
 use coterie_env::Clock;
 use tonic::transport::Endpoint;
 
-use crate::checkers::leaders;
 use crate::checkers::linearizability::Operation;
-use crate::history::{History, Seen};
+use crate::history::History;
 use crate::sdk;
 use crate::side::Side;
+use crate::totals::Totals;
 
 /// Changes that must be acknowledged to the clients of each member, at the beginning and once all is well.
 const CHANGED: usize = 20;
@@ -41,49 +40,6 @@ impl Clock for SinceStart {
 pub struct Clients {
     members: Vec<String>,
     history: History,
-}
-
-/// What a run came to, when nothing that was promised was broken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Told {
-    /// Changes of registers that were acknowledged.
-    pub acknowledged: usize,
-    /// Operations on registers whose outcome nobody knows.
-    pub unknown: usize,
-    /// Locks that were granted.
-    pub grants: usize,
-    /// How often a member was told that it leads, with another term.
-    pub terms: usize,
-    /// Events that watchers were told.
-    pub events: usize,
-    /// The least time between the end of what one leader of a group was told and the next one's knowing that it leads.
-    pub closest_ms: u64,
-}
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { acknowledged, unknown, grants, terms, events, closest_ms } = self;
-        write!(
-            f,
-            "{acknowledged} changes acknowledged, {unknown} unknown, {grants} locks granted, {terms} terms led, {events} events told; \
-             from the end of one leader's last word to the next one's first {closest_ms} ms at least"
-        )
-    }
-}
-
-impl Told {
-    fn of(seen: &Seen) -> Self {
-        let operations = seen.known_operations();
-        let terms: BTreeSet<_> = seen.claims.iter().map(|claim| (&claim.group, claim.term)).collect();
-        Self {
-            acknowledged: seen.changed.values().sum(),
-            unknown: operations.iter().filter(|operation| operation.answered.is_none()).count(),
-            grants: seen.holds.len(),
-            terms: terms.len(),
-            closest_ms: leaders::closest_ms(&seen.claims).unwrap_or_default(),
-            events: seen.told.values().flat_map(BTreeMap::values).map(Vec::len).sum(),
-        }
-    }
 }
 
 impl Clients {
@@ -127,7 +83,7 @@ impl Clients {
     ///
     /// # Errors
     /// The first promise that was broken, or what did not come; or that too little was seen to say anything.
-    pub async fn end(&self) -> Result<Told> {
+    pub async fn end(&self) -> Result<Totals> {
         self.history.note("all", "PEACE");
         self.until_changed().await?;
         self.history.seen().is_over = true;
@@ -140,11 +96,11 @@ impl Clients {
         self.until("watchers that were told all", || self.history.seen().are_told(&members)).await?;
         let seen = self.history.seen();
         crate::check(&seen)?;
-        let told = Told::of(&seen);
-        if told.grants == 0 || told.terms < 2 || told.events == 0 {
-            bail!("this shows little: {told}");
+        let totals = Totals::of(&seen);
+        if totals.grants == 0 || totals.terms < 2 || totals.events == 0 {
+            bail!("this shows little: {totals}");
         }
-        Ok(told)
+        Ok(totals)
     }
 
     fn members(&self) -> Vec<&str> {
