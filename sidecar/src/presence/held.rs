@@ -103,7 +103,7 @@ impl Held {
 
     /// The session's state at this moment.
     pub(super) fn session_state(&self) -> SessionState {
-        self.session.status().borrow().state
+        self.session.status().borrow().at(self.env.clock.monotonic_ms())
     }
 
     /// What the application may be told now. The sidecar keeps its place for as long as this says.

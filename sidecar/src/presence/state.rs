@@ -170,7 +170,7 @@ pub struct SelfState {
     pub term: Term,
     /// Until when that it leads may be said, by the monotonic clock, in milliseconds; 0 when it does not lead.
     pub valid_until_ms: u64,
-    /// The session that carries it.
+    /// The session that carries it, at this time.
     pub session: SessionState,
     /// Whether it leads and was asked to release.
     pub releasing: bool,
@@ -205,7 +205,7 @@ pub fn decide(member: MemberId, folded: &Folded, session: SessionSays, control: 
         leads,
         term: folded.term,
         valid_until_ms: if leads { until_ms } else { 0 },
-        session: session.state,
+        session: session.at(now_ms),
         releasing: elected && folded.release_until_ms.is_some() && session.state != SessionState::Lost,
         elected_at: if elected { folded.elected_at } else { EventId::default() },
     }

@@ -78,6 +78,12 @@ fn s22_a_leader_is_vouched_for_until_its_sessions_deadline_and_no_longer() {
 }
 
 #[test]
+fn s38_a_session_that_was_not_kept_alive_in_time_is_suspended_whatever_was_noticed() {
+    let at = |now_ms| decide(OWN, &led_by_own(), said(live_until(100)), &Control::default(), now_ms).session;
+    assert_eq!((at(99), at(100)), (SessionState::Live, SessionState::Suspended));
+}
+
+#[test]
 fn s37_a_lost_session_leads_nothing_whatever_the_watch_says() {
     let lost = SessionStatus { state: SessionState::Lost, valid_until_ms: 1_000 };
     assert_eq!(leads(&led_by_own(), lost, &Control::default(), 1), None);

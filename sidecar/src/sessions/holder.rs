@@ -43,6 +43,17 @@ pub struct SessionStatus {
     pub valid_until_ms: u64,
 }
 
+impl SessionStatus {
+    /// The state to tell at this time. One that was not kept alive in time is suspended, also if whoever would have noticed
+    /// stood still.
+    pub fn at(&self, now_ms: u64) -> SessionState {
+        match self.state {
+            SessionState::Live if self.valid_until_ms <= now_ms => SessionState::Suspended,
+            state => state,
+        }
+    }
+}
+
 /// One session. Cheap to clone.
 #[derive(Clone)]
 pub struct Session {

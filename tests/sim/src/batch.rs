@@ -17,8 +17,8 @@ use coterie_sim::{expected, histories};
 /// What the median run has at least, or the batch shows little.
 const ACKNOWLEDGED_MIN: u64 = 200;
 /// The same of locks that were granted, of terms that groups were led in, and of events that watchers were told.
-const GRANTS_MIN: u64 = 10;
-const TERMS_MIN: u64 = 10;
+const GRANTS_MIN: u64 = 5;
+const TERMS_MIN: u64 = 2;
 const EVENTS_MIN: u64 = 500;
 /// The same of changes of leaders.
 const CHANGES_MIN: u64 = 2;

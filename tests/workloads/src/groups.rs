@@ -21,6 +21,8 @@ const TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long a leader has that is asked to release.
 const RELEASE_TIMEOUTS_MS: [u64; 3] = [50, 500, 5_000];
 const POLL: Duration = Duration::from_millis(100);
+/// Why a member left whose session was not kept alive.
+pub const SESSION_EXPIRED: &str = "session_expired";
 
 /// Starts the members beside a sidecar.
 pub fn start(side: &Side) {
@@ -129,6 +131,12 @@ impl Client {
                         self.step_down(group, state.term);
                     }
                 }
+                // As above, what was pushed may have waited; but a session that was lost does not come back.
+                Some(Kind::Session(state)) if state == i32::from(v1::SessionState::Lost) => {
+                    self.side.history.note(&self.name, &format!("lost its session {group} member={member}"));
+                    let now_ms = self.now_ms();
+                    self.side.history.seen().sessions.said(group, member, v1::SessionState::Lost, now_ms);
+                }
                 Some(Kind::Event(_) | Kind::Session(_)) | None => {}
             }
         }
@@ -177,6 +185,7 @@ impl Client {
         let call = self.groups.self_(request(asked, TIMEOUT));
         let Some(now) = answer(&self.side.history, &self.name, "self", TIMEOUT, call).await else { return };
         let Some(state) = now.members.iter().find(|state| state.member == member) else { return };
+        self.side.history.seen().sessions.said(group, member, state.session(), asked_ms);
         let v1::SelfState { leads, term, valid_ms, .. } = *state;
         if !leads || term <= given_up {
             return self.acts_no_more(group, member);

@@ -8,6 +8,7 @@ use crate::checkers::exactly_once::Repeated;
 use crate::checkers::leaders::Claim;
 use crate::checkers::linearizability::{Answer, Call, Operation};
 use crate::checkers::locks::Hold;
+use crate::checkers::sessions::Sessions;
 use crate::checkers::watches::{ToldAll, place};
 use crate::registers::MAP;
 use crate::watches;
@@ -36,6 +37,8 @@ pub struct Seen {
     pub holds: Vec<Hold>,
     /// What members of groups were told of their leading.
     pub claims: Vec<Claim>,
+    /// What members were told of their sessions, and when others heard that they ended.
+    pub sessions: Sessions,
     /// What watchers were told, by primitive.
     pub told: BTreeMap<String, ToldAll>,
     /// The event that each of them was told last.

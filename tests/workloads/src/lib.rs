@@ -50,6 +50,7 @@ pub fn check(seen: &Seen) -> Result<()> {
     exactly_once::check(&seen.repeated)?;
     checkers::locks::check(&seen.holds)?;
     leaders::check(&seen.claims)?;
+    checkers::sessions::check(&seen.sessions)?;
     for (of, told) in &seen.told {
         let stretches = stretches(of, told)?;
         let acknowledged = if of == registers::MAP { acknowledged(&operations) } else { BTreeMap::new() };

@@ -93,11 +93,21 @@ impl Watcher {
             match kind {
                 group_event::Kind::Snapshot(_) | group_event::Kind::Resync(_) => self.told(id, Told::View(revision)),
                 kind => {
+                    if let group_event::Kind::Left(left) = &kind {
+                        self.left(left);
+                    }
                     if let Some(what) = groups::describe(&kind) {
                         self.event(id, what);
                     }
                 }
             }
+        }
+    }
+
+    fn left(&self, left: &v1::MemberLeft) {
+        if left.reason == groups::SESSION_EXPIRED {
+            let now_ms = self.side.clock.monotonic_ms();
+            self.side.history.seen().sessions.expired(&self.of, left.member, now_ms);
         }
     }
 

@@ -7,5 +7,6 @@ pub mod identities;
 pub mod leaders;
 pub mod linearizability;
 pub mod locks;
+pub mod sessions;
 pub mod terms;
 pub mod watches;
