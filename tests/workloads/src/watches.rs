@@ -107,7 +107,7 @@ impl Watcher {
     fn left(&self, left: &v1::MemberLeft) {
         if left.reason == groups::SESSION_EXPIRED {
             let now_ms = self.side.clock.monotonic_ms();
-            self.side.history.seen().sessions.expired(&self.of, left.member, now_ms);
+            self.side.history.seen().sessions.expired(self.of, left.member, now_ms);
         }
     }
 
